@@ -1,0 +1,168 @@
+"""The event bus: the only place from which callbacks and other observers are called."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Awaitable, Callable
+from inspect import isawaitable
+from typing import Any
+
+from attrs import define, field
+
+from ._cancellation import is_stray
+from ._events import StatusEvent, TaskEvent
+
+logger = logging.getLogger("antflow")
+
+Handler = Callable[..., Any]
+
+
+@define(eq=False)
+class Subscription:
+    """
+    A handler and its record of errors.
+
+    Attributes:
+        handler: A function, sync or async; what it returns is ignored.
+        name: How the log calls it.
+        errors: How often it raised.
+    """
+
+    handler: Handler
+    name: str
+    errors: int = field(default=0, init=False)
+
+    def notify(self, *args: Any) -> Awaitable[None] | None:
+        """
+        Call the handler; an `Exception` that it raises is counted, and logged the first time.
+
+        Returns:
+            None if the handler is done, else what must be awaited for it to finish. A sync handler
+            thus costs neither a coroutine nor a turn of the loop.
+        """
+        try:
+            outcome = self.handler(*args)
+        except Exception as error:
+            self._failed(error)
+            return None
+        if outcome is not None and isawaitable(outcome):
+            return self._finish(outcome)
+        return None
+
+    async def _finish(self, outcome: Awaitable[Any]) -> None:
+        try:
+            await outcome
+        except Exception as error:
+            self._failed(error)
+        except BaseException as error:
+            if not is_stray(error):
+                raise
+            self._failed(error)
+
+    def _failed(self, error: BaseException) -> None:
+        self.errors += 1
+        if self.errors == 1:
+            logger.error(
+                "%s raised; the item goes on, and further errors of it are counted, not logged",
+                self.name,
+                exc_info=error,
+            )
+
+
+async def notify_all(subscriptions: tuple[Subscription, ...], *args: Any) -> None:
+    """Notify each of *subscriptions* in turn, waiting for the async ones."""
+    for subscription in subscriptions:
+        pending = subscription.notify(*args)
+        if pending is not None:
+            await pending
+
+
+async def _finish_publishing(
+    pending: Awaitable[None], rest: tuple[Subscription, ...], event: object
+) -> None:
+    await pending
+    await notify_all(rest, event)
+
+
+@define(eq=False)
+class EventBus:
+    """
+    Hands each event to those who subscribed to its kind, in the order of their subscription.
+
+    Sync handlers run inline, async ones are awaited, before the item moves on. A handler that
+    raises hurts nobody: the first error of each is logged to the ``antflow`` logger with its
+    traceback, all are counted in `Subscription.errors`.
+
+    Attributes:
+        status_subscriptions: Who hears `StatusEvent`. While it is empty none is built.
+        task_subscriptions: Who hears `TaskEvent`. While it is empty none is built.
+    """
+
+    status_subscriptions: tuple[Subscription, ...] = field(default=(), init=False)
+    task_subscriptions: tuple[Subscription, ...] = field(default=(), init=False)
+
+    def subscribe(
+        self,
+        event_type: type[StatusEvent] | type[TaskEvent],
+        handler: Handler | Subscription,
+        *,
+        name: str | None = None,
+    ) -> Subscription:
+        """
+        Call *handler* with each event of *event_type* from now on.
+
+        Args:
+            event_type: `StatusEvent` or `TaskEvent`.
+            handler: A function of one argument, sync or async.
+            name: How the log calls it; by default its qualified name.
+
+        Raises:
+            TypeError: *event_type* is neither of the two, or *handler* cannot be called.
+        """
+        if isinstance(handler, Subscription):
+            subscription = handler
+        elif callable(handler):
+            subscription = Subscription(handler, name or handler_name(handler))
+        else:
+            raise TypeError(f"handler must be a function of one argument, got {handler!r}")
+        if event_type is StatusEvent:
+            self.status_subscriptions += (subscription,)
+        elif event_type is TaskEvent:
+            self.task_subscriptions += (subscription,)
+        else:
+            raise TypeError(f"event_type must be StatusEvent or TaskEvent, got {event_type!r}")
+        return subscription
+
+    def unsubscribe(self, subscription: Subscription) -> None:
+        """Stop calling *subscription*. It is no error if it is not subscribed."""
+        self.status_subscriptions = tuple(
+            other for other in self.status_subscriptions if other is not subscription
+        )
+        self.task_subscriptions = tuple(
+            other for other in self.task_subscriptions if other is not subscription
+        )
+
+    def publish(self, event: StatusEvent | TaskEvent) -> Awaitable[None] | None:
+        """
+        Deliver *event*.
+
+        Returns:
+            None if all handlers are done, else what must be awaited for them to finish. Whoever
+            publishes checks the subscriptions first, and builds no event that nobody hears.
+        """
+        subscriptions = (
+            self.status_subscriptions if type(event) is StatusEvent else self.task_subscriptions
+        )
+        for index, subscription in enumerate(subscriptions, 1):
+            pending = subscription.notify(event)
+            if pending is not None:
+                return _finish_publishing(pending, subscriptions[index:], event)
+        return None
+
+
+def handler_name(handler: object) -> str:
+    """Return the name under which the log speaks of *handler*."""
+    while isinstance(handler, functools.partial):
+        handler = handler.func
+    return getattr(handler, "__qualname__", None) or type(handler).__qualname__

@@ -1,0 +1,83 @@
+"""What the bus carries: status events of items, task events of single attempts."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from attrs import field, frozen
+
+from ._items import FailedItem
+
+Status = Literal["queued", "in_progress", "completed", "failed", "retrying", "skipped"]
+TaskEventType = Literal["start", "complete", "retry", "fail"]
+
+
+def worker_name(stage: str, number: int) -> str:
+    """Return the name of a stage's worker, numbered from 0."""
+    return f"{stage}-W{number}"
+
+
+@frozen
+class StatusEvent:
+    """
+    An item changed its status at a stage.
+
+    Attributes:
+        item_id: The id of the item.
+        stage: The name of the stage.
+        status: ``queued``, ``in_progress``, ``completed``, ``failed``, ``skipped``, or ``retrying``
+            when the item goes back to the queue of its stage.
+        worker: The name of the worker, ``"<stage>-W<n>"``; None while the item is queued.
+        timestamp: Unix seconds.
+        metadata: The item's own metadata. On ``failed`` also ``error`` (text), ``error_type``,
+            ``task_name`` and ``attempts``; on ``retrying`` also ``error``, ``error_type``,
+            ``attempt`` (the number of the next one) and ``retry`` (how many retries, with this one).
+        failed_item: On ``failed``, the whole story.
+    """
+
+    item_id: Any
+    stage: str
+    status: Status
+    worker: str | None
+    timestamp: float
+    metadata: dict[str, Any] = field(factory=dict)
+    failed_item: FailedItem | None = field(default=None, repr=False)
+
+    @property
+    def worker_id(self) -> int | None:
+        """The number of the worker within its stage, from 0; None while the item is queued."""
+        return None if self.worker is None else int(self.worker.rpartition("-W")[2])
+
+    @property
+    def exception(self) -> BaseException | None:
+        """On ``failed``, the exception itself."""
+        return None if self.failed_item is None else self.failed_item.exception
+
+
+@frozen
+class TaskEvent:
+    """
+    One attempt of one task began or ended.
+
+    Attributes:
+        item_id: The id of the item.
+        stage: The name of the stage.
+        task_name: The name of the task function.
+        worker: The name of the worker.
+        event_type: ``start``, ``complete``, ``retry`` (failed, and will be tried again) or
+            ``fail`` (failed for good).
+        attempt: The number of the attempt that this event is about, from 1.
+        timestamp: Unix seconds.
+        error: The exception on ``retry`` and ``fail``, else None.
+        duration: How long the attempt took, in seconds; None on ``start``.
+    """
+
+    item_id: Any
+    stage: str
+    task_name: str
+    worker: str
+    event_type: TaskEventType
+    attempt: int
+    timestamp: float
+    error: BaseException | None = None
+    duration: float | None = None

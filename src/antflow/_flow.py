@@ -1,0 +1,235 @@
+"""The path of an item: fed by the source, worked on stage by stage, delivered at the end."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable
+from time import time
+from typing import Any
+
+from anyio import CancelScope, EndOfStream, WouldBlock
+from anyio.lowlevel import checkpoint
+
+from ._bus import notify_all
+from ._errors import describe_error
+from ._events import Status, StatusEvent
+from ._items import FailedItem, Record
+from ._pool import Pool
+from ._task_runner import SKIPPED, Failure
+from ._worker import Worker
+
+# A loop that never had to wait lets others run after so many items. Each time costs about as much
+# as an item; the price is that tasks which never await hold up the rest for so many of them.
+ITEMS_PER_TURN = 64
+
+
+async def feed(source: Iterable[Any] | AsyncIterable[Any], pool: Pool) -> None:
+    """
+    Read *source* into the first stage, never further than there is room; then close both.
+
+    Raises:
+        Exception: What the source raised. What came before is in the first stage.
+    """
+    try:
+        if isinstance(source, AsyncIterable):
+            async for item in source:
+                await _admit(item, pool)
+        else:
+            for item in source:
+                await _admit(item, pool)
+    finally:
+        await _close_source(source)
+        pool.entrance.close()
+
+
+async def _admit(item: Any, pool: Pool) -> None:
+    """Take *item* into the books and into the first stage."""
+    state = pool.state
+    waited = await hand_over(state.admit(item), pool)
+    if not waited and state.admitted % ITEMS_PER_TURN == 0:
+        await checkpoint()
+
+
+async def _close_source(source: Any) -> None:
+    """Close *source* if it is a generator: it may hold files and connections open."""
+    if isinstance(source, AsyncGenerator):
+        with CancelScope(shield=True):
+            await source.aclose()
+    elif isinstance(source, Generator):
+        source.close()
+
+
+async def work(pool: Pool, worker: Worker) -> None:
+    """Take items from the queue of the stage, one after the other, until there are no more."""
+    receive = pool.receive
+    turn = 0
+    while True:
+        if turn >= ITEMS_PER_TURN:
+            await checkpoint()
+            turn = 0
+        try:
+            record = receive.receive_nowait()
+            turn += 1
+        except WouldBlock:
+            if pool.idle >= 2:
+                break
+            pool.idle += 1
+            try:
+                record = await receive.receive()
+            except EndOfStream:
+                break
+            finally:
+                pool.idle -= 1
+            turn = 0
+        except EndOfStream:
+            break
+        if not pool.idle:
+            pool.grow()
+        await _process(record, pool, worker)
+    pool.leave(worker)
+
+
+async def _process(record: Record, pool: Pool, worker: Worker) -> None:
+    """Take *record* through the stage, and on to where it goes from there."""
+    hooks = pool.hooks
+    worker.take(record)
+    if pool.bus.status_subscriptions:
+        await _publish("in_progress", record, pool, worker.name)
+    outcome = await pool.runner.run(record, worker)
+    if type(outcome) is Failure:
+        worker.let_go()
+        if outcome.again:
+            await _retry(record, outcome, pool, worker)
+        else:
+            await _fail(record, outcome, pool, worker)
+        return
+    status: Status = "completed"
+    listeners = hooks.success
+    if outcome is SKIPPED:
+        status = "skipped"
+        listeners = hooks.skip
+        pool.stage_state.skipped += 1
+    else:
+        record.value = outcome
+    worker.processed += 1
+    worker.let_go()
+    if pool.bus.status_subscriptions:
+        await _publish(status, record, pool, worker.name)
+    if listeners:
+        await notify_all(listeners, record.id, record.value, record.payload())
+    if pool.following is None:
+        pool.state.deliver(record)
+    else:
+        await hand_over(record, pool.following)
+    if pool.places is not None:
+        # Only now: an item that waits for room in the next stage still counts here.
+        pool.places.release(record)
+
+
+async def hand_over(record: Record, pool: Pool) -> bool:
+    """
+    Queue *record* for the stage of *pool*, waiting for room.
+
+    Returns:
+        Whether it had to wait, and thus let others run.
+    """
+    record.attempt = 1
+    record.retries = None
+    if pool.bus.status_subscriptions:
+        # Before it is sent: a waiting worker may have it before `send` returns.
+        await _publish("queued", record, pool, None)
+    try:
+        pool.entrance.send_nowait(record)
+    except WouldBlock:
+        await pool.entrance.send(record)
+        return True
+    return False
+
+
+async def _retry(record: Record, failure: Failure, pool: Pool, worker: Worker) -> None:
+    """Leave *record* to a back-off that needs no worker."""
+    if pool.bus.status_subscriptions:
+        await _publish(
+            "retrying",
+            record,
+            pool,
+            worker.name,
+            error=describe_error(failure.error),
+            error_type=type(failure.error).__name__,
+            attempt=record.attempt + 1,
+            retry=record.attempt,
+        )
+    pool.start_back_off(pool, worker, record, failure)
+
+
+async def back_off(pool: Pool, worker: Worker, record: Record, failure: Failure) -> None:
+    """Wait until *record* may be tried again, then queue it for its stage once more."""
+    try:
+        await record.retries.back_off()
+    except Exception:
+        # Retrying was switched off while the item waited.
+        await _fail(record, failure, pool, worker)
+    else:
+        record.attempt += 1
+        assert pool.places is not None  # stages that retry as a whole have places
+        pool.places.take_back(record)
+
+
+async def _fail(record: Record, failure: Failure, pool: Pool, worker: Worker) -> None:
+    """Write *record* off, tell those who listen, and stop the run if it is one too many."""
+    failed = FailedItem(
+        item_id=record.id,
+        error=describe_error(failure.error),
+        error_type=type(failure.error).__name__,
+        stage=pool.stage.name,
+        attempts=failure.attempts,
+        timestamp=time(),
+        value=record.input,
+        stage_value=record.value,
+        exception=failure.error,
+        task_name=failure.task_name,
+        metadata=record.metadata,
+        sequence_id=record.sequence_id,
+    )
+    worker.failed += 1
+    pool.state.failures.append(failed)
+    if pool.bus.status_subscriptions:
+        await _publish(
+            "failed",
+            record,
+            pool,
+            worker.name,
+            failed,
+            error=failed.error,
+            error_type=failed.error_type,
+            task_name=failed.task_name,
+            attempts=failed.attempts,
+        )
+    if pool.hooks.failure:
+        await notify_all(pool.hooks.failure, record.id, failure.error, record.payload())
+    if pool.places is not None:
+        pool.places.release(record)
+    if pool.state.too_many_failures:
+        pool.stop()
+
+
+async def _publish(
+    status: Status,
+    record: Record,
+    pool: Pool,
+    worker_name: str | None,
+    failed: FailedItem | None = None,
+    **metadata: Any,
+) -> None:
+    pending = pool.bus.publish(
+        StatusEvent(
+            record.id,
+            pool.stage.name,
+            status,
+            worker_name,
+            time(),
+            {**record.metadata, **metadata},
+            failed,
+        )
+    )
+    if pending is not None:
+        await pending

@@ -1,0 +1,190 @@
+"""What goes in and what comes out: input items, results, failures."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+from attrs import define, field, frozen
+
+from ._errors import TaskFailedError
+
+if sys.version_info < (3, 11):
+    from exceptiongroup import ExceptionGroup
+
+T = TypeVar("T")
+
+
+def _no_metadata() -> dict[str, Any]:
+    return {}
+
+
+@frozen
+class Item:
+    """
+    An input with an id and metadata of its own.
+
+    It says the same as the dict ``{"id": …, "value": …, **metadata}``, without anything being
+    guessed from the shape of the value.
+
+    Args:
+        value: What the first task is given.
+        id: Any object; by default the running number of the item.
+        metadata: Kept beside the value, and found again in the result and in callbacks.
+    """
+
+    value: Any
+    id: Any = field(default=None, kw_only=True)
+    metadata: dict[str, Any] = field(factory=_no_metadata, kw_only=True)
+
+
+@frozen
+class PipelineResult:
+    """
+    What became of one input.
+
+    Attributes:
+        id: The id that came with the input, or its running number.
+        value: What the last task returned.
+        sequence_id: The place of the input in the source, from 0.
+        metadata: What came with the input beside id and value.
+        error: The exception if the item failed, else None.
+    """
+
+    id: Any
+    value: Any
+    sequence_id: int
+    metadata: dict[str, Any] = field(factory=_no_metadata)
+    error: BaseException | None = None
+
+    @property
+    def is_success(self) -> bool:
+        """Whether the item went through all stages."""
+        return self.error is None
+
+
+@frozen
+class FailedItem:
+    """
+    An item that failed for good, with all that is needed to look into it or to feed it again.
+
+    Attributes:
+        item_id: The id of the item.
+        error: The text of the exception.
+        error_type: The name of the exception's class.
+        stage: The stage in which it failed.
+        attempts: How often the failing task (per-task retry) or stage (per-stage retry) was tried.
+        timestamp: When it failed, in Unix seconds.
+        value: The input as it came from the source: feed this to run the item again from the start.
+        stage_value: What the failing stage was given: feed this to go on at that stage.
+        exception: The exception itself, with its traceback.
+        task_name: The task that raised.
+        metadata: What came with the input beside id and value.
+        sequence_id: The place of the input in the source, from 0.
+    """
+
+    item_id: Any
+    error: str
+    error_type: str
+    stage: str
+    attempts: int
+    timestamp: float
+    value: Any = None
+    stage_value: Any = None
+    exception: BaseException | None = None
+    task_name: str | None = None
+    metadata: dict[str, Any] = field(factory=_no_metadata)
+    sequence_id: int | None = None
+
+    def as_exception(self) -> TaskFailedError:
+        """Return a `TaskFailedError` that tells item, stage and task, caused by the exception."""
+        tries = "1 attempt" if self.attempts == 1 else f"{self.attempts} attempts"
+        error = TaskFailedError(
+            f"item {self.item_id!r} failed in stage {self.stage!r}, task {self.task_name!r}, "
+            f"after {tries}: {self.error_type}: {self.error}",
+            self.item_id,
+            self.stage,
+            self.task_name,
+            self.attempts,
+        )
+        error.__cause__ = self.exception
+        return error
+
+
+class Results(list[PipelineResult]):
+    """
+    The successful results of a run in input order: a list with the failures beside it.
+
+    Attributes:
+        failures: A `FailedItem` for each input that failed, in the order in which they failed.
+    """
+
+    failures: list[FailedItem]
+
+    def __init__(
+        self, results: Iterable[PipelineResult] = (), failures: Iterable[FailedItem] = ()
+    ) -> None:
+        super().__init__(results)
+        self.failures = list(failures)
+
+    @property
+    def values(self) -> list[Any]:
+        """The bare values, in input order."""
+        return [result.value for result in self]
+
+    def raise_for_failures(self) -> None:
+        """
+        Raise if any item failed.
+
+        Raises:
+            ExceptionGroup: One `TaskFailedError` for each failure, each caused by the task's own
+                exception.
+        """
+        if self.failures:
+            count = len(self.failures)
+            raise ExceptionGroup(
+                f"{count} of {count + len(self)} items failed",
+                [failure.as_exception() for failure in self.failures],
+            )
+
+
+@define(eq=False)
+class Record:
+    """
+    One item on its way through the stages: the only thing that the streams carry.
+
+    `value` changes with each stage; the other fields stay, but for `attempt` and `retries`, which
+    belong to the stage that the item is in and are set back when it leaves it.
+    """
+
+    sequence_id: int
+    id: Any
+    input: Any
+    value: Any
+    metadata: dict[str, Any]
+    attempt: int = 1
+    # The stage-scoped retries of this item, once it failed in the present stage (see _retry).
+    retries: Any = None
+
+    def payload(self) -> dict[str, Any]:
+        """Return what callbacks are given: a new dict of id, value and metadata."""
+        return {"id": self.id, "value": self.value, "metadata": dict(self.metadata)}
+
+
+def make_record(sequence_id: int, item: Any) -> Record:
+    """
+    Wrap what the source gave.
+
+    An `Item`, and a dict with an "id", bring their own id; anything else gets its running number.
+    A dict with an "id" and no "value" is itself the value.
+    """
+    if isinstance(item, Item):
+        item_id = sequence_id if item.id is None else item.id
+        return Record(sequence_id, item_id, item.value, item.value, dict(item.metadata))
+    if isinstance(item, dict) and "id" in item:
+        if "value" not in item:
+            return Record(sequence_id, item["id"], item, item, {})
+        metadata = {key: item[key] for key in item if key not in ("id", "value")}
+        return Record(sequence_id, item["id"], item["value"], item["value"], metadata)
+    return Record(sequence_id, sequence_id, item, item, {})

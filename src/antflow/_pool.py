@@ -1,0 +1,86 @@
+"""The workers of one stage in one run: who is there, who is idle, when another is needed."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+
+from anyio.streams.memory import MemoryObjectReceiveStream
+from attrs import define, field, frozen
+
+from ._bus import EventBus, Subscription
+from ._entrance import Entrance, Places
+from ._items import Record
+from ._stage import Stage
+from ._state import RunState, StageState
+from ._task_runner import Failure, TaskRunner
+from ._worker import Worker
+
+
+@frozen(eq=False)
+class StageHooks:
+    """Who is told, with values, that an item left a stage."""
+
+    success: tuple[Subscription, ...] = ()
+    failure: tuple[Subscription, ...] = ()
+    skip: tuple[Subscription, ...] = ()
+
+
+@define(eq=False)
+class Pool:
+    """
+    All that the workers of one stage share.
+
+    Workers start when they are needed: there is one from the start; one that takes an item starts
+    another if nobody is idle; one that finds nothing to do while two are idle leaves. So a run
+    with few items never pays for a thousand workers, and a crowd of idle ones never has to be
+    woken.
+
+    Invariant: while the stream is open, somebody is idle, or starting, or all `workers` are busy.
+
+    Attributes:
+        following: The pool of the next stage; None for the last.
+        idle: How many workers wait for an item.
+        running: How many workers have a task of their own at present.
+    """
+
+    state: RunState
+    stage_state: StageState
+    bus: EventBus
+    hooks: StageHooks
+    runner: TaskRunner
+    receive: MemoryObjectReceiveStream[Record]
+    entrance: Entrance
+    places: Places | None
+    following: Pool | None
+    start_worker: Callable[[Pool, Worker], None]
+    start_back_off: Callable[[Pool, Worker, Record, Failure], None]
+    stop: Callable[[], None]
+    idle: int = field(default=0, init=False)
+    running: int = field(default=0, init=False)
+    # Numbers of workers that left, as a heap: the lowest is used first.
+    _free: list[int] = field(factory=list, init=False)
+
+    @property
+    def stage(self) -> Stage:
+        """The definition of the stage."""
+        return self.stage_state.stage
+
+    def grow(self) -> None:
+        """Start another worker, unless all are running."""
+        if self.running == self.stage.workers:
+            return
+        self.running += 1
+        workers = self.stage_state.workers
+        if self._free:
+            worker = workers[heapq.heappop(self._free)]
+        else:
+            worker = self.stage_state.add_worker()
+        self.start_worker(self, worker)
+
+    def leave(self, worker: Worker) -> None:
+        """Strike *worker* off; the last one takes the end of the stream on to the next stage."""
+        self.running -= 1
+        heapq.heappush(self._free, worker.number)
+        if not self.running and self.following is not None:
+            self.following.entrance.close()

@@ -1,0 +1,217 @@
+"""When to try again, and how long to wait: retry policies, carried out by stamina."""
+
+from __future__ import annotations
+
+import datetime as dt
+import inspect
+import math
+from collections.abc import Callable
+from typing import Any, Literal
+
+import stamina
+from attrs import field, frozen
+
+from ._checks import check_number, check_whole, refuse
+
+BackoffHook = Callable[[Exception], "bool | float | dt.timedelta"]
+RetryOn = "type[Exception] | tuple[type[Exception], ...] | BackoffHook"
+
+
+def _check_on(policy: RetryPolicy, attribute: Any, on: object) -> None:
+    if isinstance(on, BaseException):
+        refuse("RetryPolicy", "on", "an exception class", on, f"Write on={type(on).__name__}.")
+    if isinstance(on, list):
+        refuse("RetryPolicy", "on", "a tuple of exception classes", on, "Write on=(…).")
+    kinds = on if isinstance(on, tuple) else (on,)
+    if not kinds:
+        refuse("RetryPolicy", "on", "at least one exception class", on)
+    for kind in kinds:
+        if isinstance(kind, type):
+            if not issubclass(kind, Exception):
+                refuse(
+                    "RetryPolicy",
+                    "on",
+                    "Exception or subclasses of it",
+                    kind,
+                    "Cancellation and KeyboardInterrupt are no Exceptions and must never be "
+                    "retried.",
+                )
+        elif on is kind and callable(on):
+            if inspect.iscoroutinefunction(on):
+                refuse(
+                    "RetryPolicy", "on", "a plain function as hook", on, "Write def, not async def."
+                )
+        else:
+            refuse(
+                "RetryPolicy",
+                "on",
+                "an exception class, a tuple of them, or a hook that takes the exception and "
+                "returns a bool, seconds or a timedelta",
+                on,
+            )
+
+
+def _check_attempts(policy: RetryPolicy, attribute: Any, attempts: object) -> None:
+    check_whole("RetryPolicy", "attempts", attempts, at_least=1)
+
+
+def _check_wait(policy: RetryPolicy, attribute: Any, wait: object) -> None:
+    check_number("RetryPolicy", attribute.name, wait, at_least=0)
+
+
+@frozen(kw_only=True)
+class RetryPolicy:
+    """
+    What is tried again, how often, and after how long.
+
+    The back-off before attempt *n + 1* is
+    ``min(wait_max, wait_initial * wait_exp_base ** (n - 1) + random(0, wait_jitter))`` seconds,
+    as in `stamina.retry <https://stamina.hynek.me/>`_, which carries the policy out:
+    ``stamina.set_active(False)`` and ``stamina.set_testing(True)`` hold here too.
+
+    Args:
+        scope: ``"task"`` tries each task by itself again; ``"stage"`` puts the item back into the
+            queue of its stage, where it begins with the first task again.
+        attempts: How often in all, the first time included. At least 1.
+        on: Exception class or tuple of classes, or a hook: it is given the exception and returns
+            True (try again), False (give up), or the seconds to wait as a number or timedelta,
+            instead of the formula above: for servers that send Retry-After.
+        wait_initial: Seconds before the second attempt.
+        wait_max: No wait from the formula is longer than this many seconds.
+        wait_jitter: Up to this many random seconds are added.
+        wait_exp_base: Each wait is this many times the one before.
+
+    Raises:
+        StageValidationError: An argument is out of bounds.
+    """
+
+    scope: Literal["task", "stage"] = field(default="task")
+    attempts: int = field(default=3, validator=_check_attempts)
+    on: type[Exception] | tuple[type[Exception], ...] | BackoffHook = field(
+        default=Exception, validator=_check_on
+    )
+    wait_initial: float = field(default=1.0, validator=_check_wait)
+    wait_max: float = field(default=60.0)
+    wait_jitter: float = field(default=1.0, validator=_check_wait)
+    wait_exp_base: float = field(default=2.0)
+
+    @scope.validator
+    def _check_scope(self, attribute: Any, scope: object) -> None:
+        if scope not in ("task", "stage"):
+            refuse("RetryPolicy", "scope", "'task' or 'stage'", scope)
+
+    @wait_max.validator
+    def _check_wait_max(self, attribute: Any, wait_max: object) -> None:
+        check_number(
+            "RetryPolicy",
+            "wait_max",
+            wait_max,
+            at_least=self.wait_initial,
+            hint=f"wait_initial is {self.wait_initial!r}, and no wait is longer than wait_max.",
+            infinite=True,
+        )
+
+    @wait_exp_base.validator
+    def _check_wait_exp_base(self, attribute: Any, base: object) -> None:
+        check_number("RetryPolicy", "wait_exp_base", base, at_least=1)
+
+    @classmethod
+    def fixed(cls, scope: Literal["task", "stage"], attempts: int, wait: float) -> RetryPolicy:
+        """Return the policy that the plain keywords of a stage stand for: the same wait each time."""
+        return cls(
+            scope=scope,
+            attempts=attempts,
+            wait_initial=wait,
+            wait_max=max(wait, math.ulp(0.0)),
+            wait_jitter=0.0,
+            wait_exp_base=1.0,
+        )
+
+    def judge(self, error: Exception) -> bool | float | dt.timedelta:
+        """Ask `on` about *error*; True or a wait means that it may be tried again."""
+        if isinstance(self.on, (type, tuple)):
+            return isinstance(error, self.on)
+        return self.on(error)
+
+
+class Retries:
+    """
+    The retries of one call, or of one item at a stage, from its first failure on.
+
+    The first attempt is made outside, since a stamina context costs a hundred times what an
+    attempt costs that does not fail. Then, for each failed attempt, `granted()` says whether there
+    will be another, so that the event can be published and the worker set free before the wait;
+    and `back_off()` lets stamina wait. stamina has no question without the wait, so the answer is
+    worked out here, from the same three facts: the verdict of `on`, the attempts, the switch.
+    In stamina's test mode the attempts are its own secret, but there are no waits: there, stamina
+    itself is asked.
+    """
+
+    __slots__ = ("_ahead", "_attempt", "_context", "_name", "_policy", "_verdict")
+
+    def __init__(self, policy: RetryPolicy, name: str) -> None:
+        self._policy = policy
+        self._name = name
+        self._context: Any = None
+        self._attempt: Any = None
+        self._verdict: bool | float | dt.timedelta = False
+        # Whether stamina already went on to the next attempt, as it does in test mode.
+        self._ahead = False
+
+    async def granted(self, error: Exception, attempt: int) -> bool:
+        """
+        Say whether *attempt*, which failed with *error*, is followed by another.
+
+        Raises:
+            Exception: The policy's own hook raised.
+        """
+        self._verdict = self._policy.judge(error)
+        # A wait of zero is a yes: only these two are a no (None is a mistake that stamina names).
+        if self._verdict is False or not stamina.is_active():
+            return False
+        if not stamina.is_testing():
+            if self._verdict is None or attempt >= self._policy.attempts:
+                return False
+            await self._report(error)
+            return True
+        await self._report(error)
+        try:
+            await self._advance()
+        except Exception as final:
+            if final is error:
+                return False
+            raise
+        self._ahead = True
+        return True
+
+    async def back_off(self) -> None:
+        """
+        Wait until the next attempt is due.
+
+        Raises:
+            Exception: The error of the last attempt, if stamina was switched off meanwhile.
+        """
+        if not self._ahead:
+            await self._advance()
+        self._ahead = False
+
+    async def _report(self, error: Exception) -> None:
+        """Tell stamina that the present attempt failed with *error*."""
+        if self._context is None:
+            context = stamina.retry_context(
+                on=lambda _: self._verdict,
+                attempts=self._policy.attempts,
+                # stamina's own time-out reads the wall clock, not that of the backend.
+                timeout=None,
+                wait_initial=self._policy.wait_initial,
+                wait_max=self._policy.wait_max,
+                wait_jitter=self._policy.wait_jitter,
+                wait_exp_base=self._policy.wait_exp_base,
+            )
+            self._context = context.with_name(self._name, (), {}).__aiter__()
+            await self._advance()
+        # Handed over, not raised again: the traceback stays that of the task.
+        self._attempt.__exit__(type(error), error, error.__traceback__)
+
+    async def _advance(self) -> None:
+        self._attempt = await self._context.__anext__()

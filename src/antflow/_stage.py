@@ -1,0 +1,273 @@
+"""The definition of a stage, checked when it is built."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+from attrs import field, frozen
+
+from ._checks import check_number, check_whole, refuse
+from ._errors import StageValidationError
+from ._retry import RetryPolicy
+
+Task = Callable[..., Any]
+Callback = Callable[..., Any]
+
+# The defaults of the plain retry keywords, which are refused beside a RetryPolicy.
+_PLAIN_RETRY = {"task_attempts": 3, "task_wait_seconds": 1.0, "stage_attempts": 3}
+
+
+def task_name(task: Task) -> str:
+    """
+    Return the name by which limits, events and failures speak of *task*.
+
+    It is the ``__name__`` of the function or method, that of the function inside a partial, or
+    the name of the class of any other callable object.
+    """
+    while isinstance(task, functools.partial):
+        task = task.func
+    name = getattr(task, "__name__", None)
+    return name if isinstance(name, str) else type(task).__name__
+
+
+def is_async(task: Task) -> bool:
+    """Say whether calling *task* is sure to give an awaitable."""
+    while isinstance(task, functools.partial):
+        task = task.func
+    return inspect.iscoroutinefunction(task) or inspect.iscoroutinefunction(
+        getattr(task, "__call__", None)  # noqa: B004 (it is looked at, not asked for)
+    )
+
+
+def _owner(stage: Stage) -> str:
+    return f"Stage {stage.name!r}"
+
+
+def _check_name(stage: Stage, attribute: Any, name: object) -> None:
+    if not isinstance(name, str) or not name.strip():
+        refuse("Stage", "name", "a text that is not empty", name)
+
+
+def _check_workers(stage: Stage, attribute: Any, workers: object) -> None:
+    check_whole(_owner(stage), "workers", workers, at_least=1)
+
+
+def _check_tasks(stage: Stage, attribute: Any, tasks: object) -> None:
+    owner = _owner(stage)
+    bound = "a list or tuple of functions"
+    if callable(tasks):
+        refuse(owner, "tasks", bound, tasks, f"Write tasks=[{task_name(tasks)}].")
+    if isinstance(tasks, (str, bytes)) or not isinstance(tasks, Sequence):
+        refuse(owner, "tasks", bound, tasks)
+    if not tasks:
+        refuse(owner, "tasks", "at least one function", tasks, "Write tasks=[your_function].")
+    for index, task in enumerate(tasks):
+        if inspect.iscoroutine(task):
+            name = task.__name__
+            task.close()
+            refuse(
+                owner,
+                f"tasks[{index}]",
+                "a function",
+                task,
+                f"Write tasks=[{name}], not tasks=[{name}(…)].",
+            )
+        if not callable(task):
+            refuse(owner, f"tasks[{index}]", "a function", task)
+        if inspect.isasyncgenfunction(task) or inspect.isgeneratorfunction(task):
+            refuse(
+                owner,
+                f"tasks[{index}]",
+                "a function that returns one value",
+                task,
+                "It is a generator function: collect what it yields and return that.",
+            )
+
+
+def _check_retry(stage: Stage, attribute: Any, retry: object) -> None:
+    if not isinstance(retry, RetryPolicy) and retry not in ("per_task", "per_stage"):
+        refuse(_owner(stage), "retry", "'per_task', 'per_stage' or a RetryPolicy", retry)
+
+
+def _check_attempts(stage: Stage, attribute: Any, attempts: object) -> None:
+    check_whole(_owner(stage), attribute.name, attempts, at_least=1)
+
+
+def _check_wait(stage: Stage, attribute: Any, wait: object) -> None:
+    check_number(_owner(stage), attribute.name, wait, at_least=0)
+
+
+def _check_callback(stage: Stage, attribute: Any, callback: object) -> None:
+    if callback is not None and not callable(callback):
+        refuse(_owner(stage), attribute.name, "a function or None", callback)
+
+
+def _check_flag(stage: Stage, attribute: Any, flag: object) -> None:
+    if not isinstance(flag, bool):
+        refuse(_owner(stage), attribute.name, "True or False", flag)
+
+
+def _check_capacity(stage: Stage, attribute: Any, capacity: object) -> None:
+    if capacity is not None:
+        check_whole(_owner(stage), "queue_capacity", capacity, at_least=0, infinite=True)
+
+
+def _check_timeout(stage: Stage, attribute: Any, timeout: object) -> None:
+    if timeout is not None:
+        check_number(_owner(stage), "task_timeout", timeout, at_least=0, above=True)
+
+
+def _check_limits(stage: Stage, attribute: Any, limits: object) -> None:
+    check_limits(_owner(stage), limits)
+    names = [task_name(task) for task in stage.tasks]
+    for name in limits:  # type: ignore[attr-defined]
+        if name not in names:
+            raise StageValidationError(
+                f"{_owner(stage)}: task_concurrency_limits speaks of {name!r}, and this stage has "
+                f"no task of that name. Its tasks are {', '.join(map(repr, names))}."
+            )
+
+
+def check_limits(owner: str, limits: Any) -> None:
+    """Refuse *limits* unless it maps task names to whole numbers of at least 1."""
+    if not isinstance(limits, Mapping):
+        refuse(owner, "task_concurrency_limits", "a dict of task names and limits", limits)
+    for name, limit in limits.items():
+        if not isinstance(name, str):
+            refuse(
+                owner,
+                "each key of task_concurrency_limits",
+                "the name of a task",
+                name,
+                f"Write {task_name(name)!r}." if callable(name) else None,
+            )
+        check_whole(owner, f"task_concurrency_limits[{name!r}]", limit, at_least=1)
+
+
+def _copy_if_sequence(tasks: Any) -> Any:
+    is_list = isinstance(tasks, Sequence) and not isinstance(tasks, (str, bytes))
+    return tuple(tasks) if is_list else tasks
+
+
+def _copy_if_mapping(limits: Any) -> Any:
+    return dict(limits) if isinstance(limits, Mapping) else limits
+
+
+@frozen(eq=False)
+class Stage:
+    """
+    One step of a pipeline: tasks that run in sequence for each item, and a pool of workers.
+
+    A task is a function of one argument: the first gets the item's value, each next one what the
+    one before returned. Async functions are awaited. Plain functions run in worker threads, at
+    most one for each worker of the stage; if one returns an awaitable, that is awaited in the loop.
+
+    Args:
+        name: Not empty, and no other stage of the pipeline has it.
+        workers: How many items may be in progress here at the same time. Started when needed.
+        tasks: At least one.
+        retry: ``"per_task"``: a task that raises is tried again by itself. ``"per_stage"``: the
+            item goes back to the queue of this stage and starts over with the first task, and
+            the worker is free for others meanwhile. Or a `RetryPolicy`.
+        task_attempts: For ``"per_task"``: how often a task is tried in all.
+        task_wait_seconds: Seconds between two attempts, for both ways.
+        stage_attempts: For ``"per_stage"``: how often the stage is tried in all.
+        task_concurrency_limits: By task name, how many attempts of it may run at the same time
+            in this stage.
+        on_success: ``on_success(item_id, value, payload)`` is called when an item leaves this
+            stage with success; *payload* is a new dict of id, value and metadata.
+        on_failure: ``on_failure(item_id, error, payload)`` is called when an item fails here for
+            good; the payload's value is what this stage was given.
+        on_skip: ``on_skip(item_id, value, payload)`` is called when ``skip_if`` let an item pass.
+        skip_if: Given the value; if true, the item passes by this stage as it is. Sync or async;
+            if it raises, the item fails.
+        unpack_args: Call tasks with ``*value`` if it is a tuple or list, ``**value`` if it is a
+            dict.
+        queue_capacity: How many items may wait for this stage: a whole number, ``math.inf``, or 0
+            for none: whoever hands an item over waits until a worker takes it. By default
+            ``max(64, 2 * workers)``.
+        task_timeout: Seconds that one attempt of a task may take; then it fails with a
+            `TimeoutError`, which is retried as any other error. A plain function cannot be
+            interrupted: it counts as timed out once it returned.
+
+    With ``"per_stage"`` an item keeps its place in the stage while it waits for its next attempt;
+    the places are ``workers + queue_capacity``. All callbacks may be sync or async.
+
+    Raises:
+        StageValidationError: An argument is not valid.
+    """
+
+    name: str = field(validator=_check_name)
+    workers: int = field(default=1, validator=_check_workers)
+    tasks: Sequence[Task] = field(default=(), converter=_copy_if_sequence, validator=_check_tasks)
+    retry: Literal["per_task", "per_stage"] | RetryPolicy = field(
+        default="per_task", validator=_check_retry
+    )
+    task_attempts: int = field(default=3, validator=_check_attempts)
+    task_wait_seconds: float = field(default=1.0, validator=_check_wait)
+    stage_attempts: int = field(default=3, validator=_check_attempts)
+    task_concurrency_limits: Mapping[str, int] = field(
+        factory=dict, converter=_copy_if_mapping, validator=_check_limits, kw_only=True
+    )
+    on_success: Callback | None = field(default=None, validator=_check_callback, kw_only=True)
+    on_failure: Callback | None = field(default=None, validator=_check_callback, kw_only=True)
+    on_skip: Callback | None = field(default=None, validator=_check_callback, kw_only=True)
+    skip_if: Callable[[Any], Any] | None = field(
+        default=None, validator=_check_callback, kw_only=True
+    )
+    unpack_args: bool = field(default=False, validator=_check_flag, kw_only=True)
+    queue_capacity: int | float | None = field(
+        default=None, validator=_check_capacity, kw_only=True
+    )
+    task_timeout: float | None = field(default=None, validator=_check_timeout, kw_only=True)
+
+    def __attrs_post_init__(self) -> None:
+        if isinstance(self.retry, RetryPolicy):
+            for argument, default in _PLAIN_RETRY.items():
+                value = getattr(self, argument)
+                if value != default:
+                    raise StageValidationError(
+                        f"{_owner(self)}: {argument}={value!r} has no effect beside a RetryPolicy. "
+                        f"Write it into the policy."
+                    )
+
+    @property
+    def retry_policy(self) -> RetryPolicy:
+        """The policy in force: the one given, or the one that the plain keywords stand for."""
+        if isinstance(self.retry, RetryPolicy):
+            return self.retry
+        if self.retry == "per_task":
+            return RetryPolicy.fixed("task", self.task_attempts, self.task_wait_seconds)
+        return RetryPolicy.fixed("stage", self.stage_attempts, self.task_wait_seconds)
+
+    @property
+    def capacity(self) -> int | float:
+        """How many items may wait for this stage: `queue_capacity`, or its default."""
+        if self.queue_capacity is None:
+            return max(64, 2 * self.workers)
+        return self.queue_capacity
+
+
+def check_stages(stages: Any) -> tuple[Stage, ...]:
+    """Return *stages* as a tuple, or refuse them as the stages of a pipeline."""
+    if isinstance(stages, Stage):
+        refuse("Pipeline", "stages", "a list of stages", stages, "Write stages=[stage].")
+    if not isinstance(stages, Sequence) or isinstance(stages, (str, bytes)):
+        refuse("Pipeline", "stages", "a list of stages", stages)
+    if not stages:
+        refuse("Pipeline", "stages", "at least one Stage", stages)
+    names: set[str] = set()
+    for index, stage in enumerate(stages):
+        if not isinstance(stage, Stage):
+            hint = "Write Stage(name=…, tasks=[…])."
+            refuse("Pipeline", f"stages[{index}]", "a Stage", stage, hint)
+        if stage.name in names:
+            raise StageValidationError(
+                f"Pipeline: two stages are named {stage.name!r}; statistics and events tell stages "
+                f"apart by name. Rename stages[{index}]."
+            )
+        names.add(stage.name)
+    return tuple(stages)

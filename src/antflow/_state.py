@@ -1,0 +1,175 @@
+"""What a run knows: where its items are, what came out, and copies of that for observers."""
+
+from __future__ import annotations
+
+from time import time
+from typing import Any
+
+from attrs import define, field
+
+from ._events import worker_name
+from ._items import FailedItem, PipelineResult, Record, Results, make_record
+from ._stage import Stage
+from ._stats import (
+    DashboardSnapshot,
+    ErrorSummary,
+    PipelineStats,
+    StageStats,
+    WorkerMetrics,
+    WorkerState,
+)
+from ._worker import Worker
+
+
+@define(eq=False)
+class StageState:
+    """
+    The workers of one stage, as far as they were ever needed: number n is at index n.
+
+    Their counters are the only ones; every figure of the stage is a sum over them.
+    """
+
+    stage: Stage
+    workers: list[Worker] = field(factory=list, init=False)
+    skipped: int = field(default=0, init=False)
+
+    @property
+    def passed(self) -> int:
+        """How many items left the stage with success, those skipped included."""
+        return sum(worker.processed for worker in self.workers)
+
+    @property
+    def failed(self) -> int:
+        """How many items failed in the stage for good."""
+        return sum(worker.failed for worker in self.workers)
+
+    @property
+    def in_progress(self) -> int:
+        """How many items are with a worker."""
+        return sum(worker.record is not None for worker in self.workers)
+
+    def add_worker(self) -> Worker:
+        """Return the worker with the next number."""
+        number = len(self.workers)
+        worker = Worker(worker_name(self.stage.name, number), self.stage.name, number)
+        self.workers.append(worker)
+        return worker
+
+    def worker_names(self) -> list[str]:
+        """Return the names of all workers that the stage may have."""
+        return [worker_name(self.stage.name, number) for number in range(self.stage.workers)]
+
+
+def _stage_states(stages: tuple[Stage, ...]) -> tuple[StageState, ...]:
+    return tuple(StageState(stage) for stage in stages)
+
+
+@define(eq=False)
+class RunState:
+    """
+    The books of one run; also those of a pipeline that never ran.
+
+    Invariant: what was admitted is pending or in progress at exactly one stage, or failed, or
+    left the last stage. Each change from one to the other is made without an await in between, so
+    that whoever looks, from a callback or another task, sees figures that fit together.
+    """
+
+    stages: tuple[StageState, ...] = field(converter=_stage_states)
+    collect_results: bool = True
+    max_failures: int | None = None
+    admitted: int = field(default=0, init=False)
+    failures: list[FailedItem] = field(factory=list, init=False)
+    # By sequence number; None is an item that is under way or failed.
+    _slots: list[PipelineResult | None] = field(factory=list, init=False)
+    # Whatever was still under way when the run ended is not, any more.
+    over: bool = field(default=False, init=False)
+
+    def admit(self, item: Any) -> Record:
+        """Take an item from the source into the books."""
+        record = make_record(self.admitted, item)
+        self.admitted += 1
+        if self.collect_results:
+            self._slots.append(None)
+        return record
+
+    def deliver(self, record: Record) -> None:
+        """Keep what came out of the last stage."""
+        if self.collect_results:
+            self._slots[record.sequence_id] = PipelineResult(
+                record.id, record.value, record.sequence_id, record.metadata
+            )
+
+    @property
+    def too_many_failures(self) -> bool:
+        """Whether more items failed than are tolerated."""
+        return self.max_failures is not None and len(self.failures) > self.max_failures
+
+    def results(self) -> Results:
+        """Return what came out so far, in input order."""
+        return Results((result for result in self._slots if result is not None), self.failures)
+
+    def end(self) -> None:
+        """Close the books: nothing is under way any more."""
+        self.over = True
+        for state in self.stages:
+            for worker in state.workers:
+                worker.record = None
+
+    def pipeline_stats(self) -> PipelineStats:
+        """Return where the items are."""
+        reached = self.admitted
+        stage_stats = {}
+        queue_sizes = {}
+        in_flight = 0
+        for state in self.stages:
+            name, passed, failed = state.stage.name, state.passed, state.failed
+            in_progress = state.in_progress
+            pending = 0 if self.over else reached - passed - failed - in_progress
+            stage_stats[name] = StageStats(
+                name, pending, in_progress, passed - state.skipped, failed, state.skipped
+            )
+            # The rest is in the hands of senders that wait for room.
+            queue_sizes[name] = int(min(pending, state.stage.capacity))
+            in_flight += pending + in_progress
+            reached = passed
+        return PipelineStats(reached, len(self.failures), in_flight, queue_sizes, stage_stats)
+
+    def worker_names(self) -> dict[str, list[str]]:
+        """Return the names of all workers by stage name."""
+        return {state.stage.name: state.worker_names() for state in self.stages}
+
+    def worker_states(self) -> dict[str, WorkerState]:
+        """Return what each worker is doing, by worker name."""
+        states = {
+            name: WorkerState(name, state.stage.name)
+            for state in self.stages
+            for name in state.worker_names()
+        }
+        for state in self.stages:
+            states.update((worker.name, worker.state()) for worker in state.workers)
+        return states
+
+    def worker_metrics(self) -> dict[str, WorkerMetrics]:
+        """Return what each worker has done, by worker name."""
+        metrics = {
+            name: WorkerMetrics(name, state.stage.name)
+            for state in self.stages
+            for name in state.worker_names()
+        }
+        for state in self.stages:
+            metrics.update((worker.name, worker.metrics()) for worker in state.workers)
+        return metrics
+
+    def error_summary(self) -> ErrorSummary:
+        """Return the failures, counted."""
+        return ErrorSummary.of(self.failures)
+
+    def snapshot(self) -> DashboardSnapshot:
+        """Return all of it, taken at one instant."""
+        return DashboardSnapshot(
+            self.worker_states(),
+            self.worker_metrics(),
+            self.pipeline_stats(),
+            self.error_summary(),
+            time(),
+        )

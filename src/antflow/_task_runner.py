@@ -1,0 +1,271 @@
+"""Takes one item through the tasks of one stage: limits, attempts, time-outs, task events."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+from inspect import isawaitable
+from time import perf_counter, time
+from typing import Any
+
+from anyio import CapacityLimiter, Semaphore, move_on_after, to_thread
+from attrs import frozen
+
+from ._bus import EventBus
+from ._cancellation import is_stray
+from ._events import TaskEvent, TaskEventType
+from ._items import Record
+from ._limits import TaskLimits, acquire_all, release_all
+from ._retry import Retries
+from ._stage import Stage, Task, is_async, task_name
+from ._worker import Worker
+
+Call = Callable[[Any], Awaitable[Any]]
+
+
+@frozen(eq=False)
+class Failure:
+    """
+    Why an item did not get through its stage this time.
+
+    It is returned, not raised, so that a task may return any exception as its value.
+    """
+
+    error: BaseException
+    task_name: str
+    attempts: int
+    # The item goes back to the queue of its stage, once `Record.retries` has backed off.
+    again: bool
+
+
+@frozen(eq=False)
+class _Step:
+    name: str
+    call: Call
+    limits: tuple[Semaphore, ...]
+
+
+# What the runner returns for an item that skip_if lets pass.
+SKIPPED = object()
+
+
+class TaskRunner:
+    """The tasks of one stage, made ready for one run."""
+
+    __slots__ = ("_bus", "_policy", "_skip_if", "_stage_name", "_steps")
+
+    def __init__(self, stage: Stage, bus: EventBus, pipeline_limits: TaskLimits) -> None:
+        self._bus = bus
+        self._stage_name = stage.name
+        self._skip_if = stage.skip_if
+        self._policy = stage.retry_policy
+        limits = TaskLimits(stage.task_concurrency_limits)
+        limiter = CapacityLimiter(stage.workers)
+        self._steps = [
+            _Step(
+                name=task_name(task),
+                call=_adapt(task, stage, limiter),
+                limits=limits.of(task_name(task)) + pipeline_limits.of(task_name(task)),
+            )
+            for task in stage.tasks
+        ]
+
+    async def run(self, record: Record, worker: Worker) -> Any:
+        """Return what the last task made of the record's value, or a `Failure`, or `SKIPPED`."""
+        value = record.value
+        if self._skip_if is not None:
+            try:
+                skip = self._skip_if(value)
+                if isawaitable(skip):
+                    skip = await skip
+                if skip:
+                    return SKIPPED
+            except BaseException as error:
+                if not _is_failure_of_item(error):
+                    raise
+                return Failure(error, "skip_if", record.attempt, again=False)
+        for step in self._steps:
+            worker.task_name = step.name
+            try:
+                if step.limits or self._bus.task_subscriptions:
+                    value = await self._attempt(step, value, record, worker, record.attempt)
+                else:
+                    value = await step.call(value)
+                continue
+            except BaseException as error:
+                if not _is_failure_of_item(error):
+                    raise
+                caught = error
+            # Outside the except block: what later attempts raise must not have this as context.
+            try:
+                if self._policy.scope == "task":
+                    value = await self._try_again(step, value, caught, record, worker)
+                else:
+                    value = await self._give_back(step, caught, record, worker)
+                if type(value) is Failure:
+                    return value
+            finally:
+                # The traceback holds this frame: without these, frame and error hold each other.
+                del caught
+                if type(value) is Failure:
+                    del value
+        return value
+
+    async def _attempt(
+        self, step: _Step, value: Any, record: Record, worker: Worker, attempt: int
+    ) -> Any:
+        """Run *step* once, under its limits, with its events for start and completion."""
+        if step.limits:
+            await acquire_all(step.limits)
+        try:
+            if self._bus.task_subscriptions:
+                await self._publish("start", step, record, worker, attempt)
+                worker.attempt_began = perf_counter()
+            value = await step.call(value)
+        finally:
+            if step.limits:
+                release_all(step.limits)
+        await self._publish_end("complete", step, record, worker, attempt)
+        return value
+
+    async def _try_again(
+        self, step: _Step, value: Any, error: BaseException, record: Record, worker: Worker
+    ) -> Any:
+        """Repeat *step*, which failed with *error*, as often as the policy grants it."""
+        retries = Retries(self._policy, step.name)
+        attempt = 1
+        try:
+            while True:
+                granted, error = await _ask(retries, error, attempt)
+                if not granted:
+                    break
+                await self._publish_end("retry", step, record, worker, attempt, error)
+                try:
+                    await retries.back_off()
+                except Exception as final:
+                    error = final
+                    break
+                attempt += 1
+                try:
+                    return await self._attempt(step, value, record, worker, attempt)
+                except BaseException as again:
+                    if not _is_failure_of_item(again):
+                        raise
+                    error = again
+            await self._publish_end("fail", step, record, worker, attempt, error)
+            return Failure(error, step.name, attempt, again=False)
+        finally:
+            del error
+
+    async def _give_back(
+        self, step: _Step, error: BaseException, record: Record, worker: Worker
+    ) -> Failure:
+        """Say whether the item, which failed with *error*, may go through the stage again."""
+        if record.retries is None:
+            record.retries = Retries(self._policy, self._stage_name)
+        granted, error = await _ask(record.retries, error, record.attempt)
+        event_type: TaskEventType = "retry" if granted else "fail"
+        await self._publish_end(event_type, step, record, worker, record.attempt, error)
+        return Failure(error, step.name, record.attempt, again=granted)
+
+    async def _publish_end(
+        self,
+        event_type: TaskEventType,
+        step: _Step,
+        record: Record,
+        worker: Worker,
+        attempt: int,
+        error: BaseException | None = None,
+    ) -> None:
+        # Whoever subscribed while the attempt was under way hears of the next one first: nothing
+        # took the time of this one.
+        if worker.attempt_began is not None:
+            duration = perf_counter() - worker.attempt_began
+            worker.attempt_began = None
+            await self._publish(event_type, step, record, worker, attempt, error, duration)
+
+    async def _publish(
+        self,
+        event_type: TaskEventType,
+        step: _Step,
+        record: Record,
+        worker: Worker,
+        attempt: int,
+        error: BaseException | None = None,
+        duration: float | None = None,
+    ) -> None:
+        pending = self._bus.publish(
+            TaskEvent(
+                record.id,
+                self._stage_name,
+                step.name,
+                worker.name,
+                event_type,
+                attempt,
+                time(),
+                error,
+                duration,
+            )
+        )
+        if pending is not None:
+            await pending
+
+
+def _is_failure_of_item(error: BaseException) -> bool:
+    """Say whether *error* ends one item only; cancellation and the like end the run."""
+    return isinstance(error, Exception) or is_stray(error)
+
+
+async def _ask(
+    retries: Retries, error: BaseException, attempt: int
+) -> tuple[bool, BaseException]:
+    """Return whether another attempt is granted, and the error that counts if it is not."""
+    if not isinstance(error, Exception):
+        return False, error
+    try:
+        return await retries.granted(error, attempt), error
+    except Exception as hook_error:
+        # The user's retry hook is broken: that is what they must see, with its occasion.
+        hook_error.__context__ = error
+        return False, hook_error
+
+
+def _adapt(task: Task, stage: Stage, limiter: CapacityLimiter) -> Call:
+    """Make *task* a coroutine function of one argument, with the options of its stage."""
+    call: Callable[..., Awaitable[Any]] = task if is_async(task) else _threaded(task, limiter)
+    if stage.unpack_args:
+        call = _unpacking(call)
+    if stage.task_timeout is not None:
+        call = _timed(call, stage.task_timeout, f"task {task_name(task)!r} of stage {stage.name!r}")
+    return call
+
+
+def _threaded(task: Task, limiter: CapacityLimiter) -> Callable[..., Awaitable[Any]]:
+    async def call_in_thread(*args: Any, **kwargs: Any) -> Any:
+        result = await to_thread.run_sync(partial(task, *args, **kwargs), limiter=limiter)
+        return await result if isawaitable(result) else result
+
+    return call_in_thread
+
+
+def _unpacking(call: Callable[..., Awaitable[Any]]) -> Call:
+    async def call_unpacked(value: Any) -> Any:
+        if isinstance(value, (tuple, list)):
+            return await call(*value)
+        if isinstance(value, dict):
+            return await call(**value)
+        return await call(value)
+
+    return call_unpacked
+
+
+def _timed(call: Call, seconds: float, what: str) -> Call:
+    async def call_with_timeout(value: Any) -> Any:
+        with move_on_after(seconds) as scope:
+            value = await call(value)
+        # Not `cancelled_caught`: a thread cannot be interrupted, but its result came too late.
+        if scope.cancel_called:
+            raise TimeoutError(f"{what} took longer than its task_timeout of {seconds} s")
+        return value
+
+    return call_with_timeout

@@ -1,0 +1,179 @@
+"""The status tracker: a subscriber that remembers."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
+from typing import Any, get_args
+
+from ._bus import EventBus, Subscription, handler_name
+from ._checks import check_whole, refuse
+from ._events import Status, StatusEvent, TaskEvent
+from ._items import FailedItem
+from ._stage import check_limits
+from ._stats import ErrorSummary
+
+Callback = Callable[..., Any]
+
+
+class StatusTracker:
+    """
+    Remembers the status of each item, and calls back when something happens.
+
+    Give it to a pipeline: ``Pipeline(stages, status_tracker=tracker)``. It keeps what it learned
+    when the run is over, also over several runs; `clear()` makes it forget. Items are told apart by
+    id: if several have the same one, they share an entry.
+
+    All callbacks may be sync or async and are awaited before the item moves on. When one is called,
+    the tracker already knows the event. One that raises is logged once, counted in
+    `callback_errors`, and hurts no item.
+
+    Args:
+        on_status_change: Called with each `StatusEvent`.
+        on_task_start: Called with the `TaskEvent` when an attempt of a task begins.
+        on_task_complete: Called with the `TaskEvent` when a task succeeded.
+        on_task_retry: Called with the `TaskEvent` when a task failed and will be tried again.
+        on_task_fail: Called with the `TaskEvent` when a task failed for good.
+        task_concurrency_limits: By task name, how many attempts may run at the same time in all
+            stages of a pipeline together. A name that the pipeline lacks is ignored.
+        on_success: ``on_success(item_id, value, payload)`` is called when an item leaves the last
+            stage; *payload* is a new dict of id, value and metadata.
+        on_failure: ``on_failure(item_id, error, payload)`` is called when an item fails for good.
+        history: True keeps all events of each item, n the last n, False just the present status.
+
+    Raises:
+        StageValidationError: An argument is not valid.
+    """
+
+    def __init__(
+        self,
+        on_status_change: Callback | None = None,
+        on_task_start: Callback | None = None,
+        on_task_complete: Callback | None = None,
+        on_task_retry: Callback | None = None,
+        on_task_fail: Callback | None = None,
+        *,
+        task_concurrency_limits: Mapping[str, int] | None = None,
+        on_success: Callback | None = None,
+        on_failure: Callback | None = None,
+        history: bool | int = True,
+    ) -> None:
+        self.task_concurrency_limits = (
+            {} if task_concurrency_limits is None else task_concurrency_limits
+        )
+        check_limits("StatusTracker", self.task_concurrency_limits)
+        if not isinstance(history, bool):
+            check_whole("StatusTracker", "history", history, at_least=1)
+        self._on_status_change = _subscription("on_status_change", on_status_change)
+        self._on_task = {
+            "start": _subscription("on_task_start", on_task_start),
+            "complete": _subscription("on_task_complete", on_task_complete),
+            "retry": _subscription("on_task_retry", on_task_retry),
+            "fail": _subscription("on_task_fail", on_task_fail),
+        }
+        self.on_success = _subscription("on_success", on_success)
+        self.on_failure = _subscription("on_failure", on_failure)
+        self._length = None if history is True else int(history)
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget all items."""
+        self._latest: dict[Any, StatusEvent] = {}
+        self._history: dict[Any, deque[StatusEvent]] = {}
+        self._counts: Counter[Status] = Counter()
+
+    def connect(self, bus: EventBus) -> None:
+        """Listen to *bus*; `Pipeline` does this for the tracker that it is given."""
+        bus.subscribe(StatusEvent, self._remember)
+        if self._on_status_change is not None:
+            bus.subscribe(StatusEvent, self._on_status_change)
+        if any(self._on_task.values()):
+            bus.subscribe(TaskEvent, self._pass_on)
+
+    @property
+    def callback_errors(self) -> int:
+        """How often a callback of this tracker raised."""
+        subscriptions = (
+            self._on_status_change,
+            self.on_success,
+            self.on_failure,
+            *self._on_task.values(),
+        )
+        return sum(item.errors for item in subscriptions if item is not None)
+
+    def get_status(self, item_id: Any) -> StatusEvent | None:
+        """Return the latest event of an item, or None if it is unknown."""
+        return self._latest.get(_key(item_id))
+
+    def get_by_status(self, status: Status) -> list[StatusEvent]:
+        """
+        Return the latest events of the items that have *status* now.
+
+        Raises:
+            ValueError: There is no such status.
+        """
+        if status not in get_args(Status):
+            names = ", ".join(map(repr, get_args(Status)))
+            raise ValueError(f"status must be one of {names}, got {status!r}")
+        return [event for event in self._latest.values() if event.status == status]
+
+    def get_history(self, item_id: Any) -> list[StatusEvent]:
+        """Return the events of an item, oldest first, as far as ``history`` keeps them."""
+        if self._length == 0:
+            latest = self._latest.get(_key(item_id))
+            return [] if latest is None else [latest]
+        return list(self._history.get(_key(item_id), ()))
+
+    def get_stats(self) -> dict[str, int]:
+        """Return how many items have each status now; all six statuses are there."""
+        return {status: self._counts[status] for status in get_args(Status)}
+
+    def get_tracked_ids(self) -> list[Any]:
+        """Return the ids of all known items, in the order in which they were first seen."""
+        return [event.item_id for event in self._latest.values()]
+
+    def get_failed_items(self) -> list[FailedItem]:
+        """Return the items whose latest status is ``failed``."""
+        return [
+            event.failed_item
+            for event in self._latest.values()
+            if event.failed_item is not None
+        ]
+
+    def get_error_summary(self) -> ErrorSummary:
+        """Return those failures, counted."""
+        return ErrorSummary.of(self.get_failed_items())
+
+    def _remember(self, event: StatusEvent) -> None:
+        key = _key(event.item_id)
+        before = self._latest.get(key)
+        if before is not None:
+            self._counts[before.status] -= 1
+        self._counts[event.status] += 1
+        self._latest[key] = event
+        if self._length != 0:
+            history = self._history.get(key)
+            if history is None:
+                self._history[key] = history = deque(maxlen=self._length)
+            history.append(event)
+
+    def _pass_on(self, event: TaskEvent) -> Any:
+        subscription = self._on_task[event.event_type]
+        return None if subscription is None else subscription.notify(event)
+
+
+def _subscription(name: str, callback: Callback | None) -> Subscription | None:
+    if callback is None:
+        return None
+    if not callable(callback):
+        refuse("StatusTracker", name, "a function or None", callback)
+    return Subscription(callback, f"{name} callback {handler_name(callback)!r}")
+
+
+def _key(item_id: Any) -> Any:
+    """Return what *item_id* is filed under: itself, or its repr if it cannot be hashed."""
+    try:
+        hash(item_id)
+    except TypeError:
+        return (_key, repr(item_id))
+    return item_id
