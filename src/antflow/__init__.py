@@ -53,6 +53,5 @@ __all__ = [
 ]
 
 # Users see `antflow.Pipeline` in tracebacks, docs and pickles, not the room it was built in.
-for _name in __all__:
-    globals()[_name].__module__ = __name__
-del _name
+for _public in [globals()[name] for name in __all__]:
+    _public.__module__ = __name__

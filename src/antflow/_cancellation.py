@@ -15,8 +15,8 @@ def is_stray(error: BaseException, *, in_doubt: bool = True) -> bool:
 
     On asyncio, awaiting a future or task that somebody cancelled raises the same `CancelledError`
     as being cancelled oneself; passed on, it would silently end a whole task group. It is stray if
-    no scope around us is cancelled and nobody called `Task.cancel()`. trio's cancellation comes from
-    scopes alone, so that there the first test is always enough.
+    no scope around us is cancelled and nobody called `Task.cancel()`. trio's cancellation comes
+    from scopes alone, so that there the first test is always enough.
 
     Python 3.10 keeps no count of `Task.cancel()` calls; *in_doubt* is the answer where only that
     could tell. Workers are cancelled through scopes, so that for them the answer is yes; a caller's

@@ -31,7 +31,7 @@ class StatusEvent:
         timestamp: Unix seconds.
         metadata: The item's own metadata. On ``failed`` also ``error`` (text), ``error_type``,
             ``task_name`` and ``attempts``; on ``retrying`` also ``error``, ``error_type``,
-            ``attempt`` (the number of the next one) and ``retry`` (how many retries, with this one).
+            ``attempt`` (the number of the next one) and ``retry`` (which retry it is, from 1).
         failed_item: On ``failed``, the whole story.
     """
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable
-from time import time
+from time import perf_counter, time
 from typing import Any
 
 from anyio import CancelScope, EndOfStream, WouldBlock
@@ -59,70 +59,78 @@ async def _close_source(source: Any) -> None:
 
 
 async def work(pool: Pool, worker: Worker) -> None:
-    """Take items from the queue of the stage, one after the other, until there are no more."""
-    receive = pool.receive
+    """
+    Take items from the queue of the stage, one after the other, until there are no more.
+
+    One round of the loop is one item at one stage, and its cost is what a pipeline costs: the
+    straight way has one coroutine of ours, the task runner's, and awaits nothing else that need
+    not wait.
+    """
+    bus, hooks, following, places = pool.bus, pool.hooks, pool.following, pool.places
     turn = 0
     while True:
-        if turn >= ITEMS_PER_TURN:
-            await checkpoint()
-            turn = 0
         try:
-            record = receive.receive_nowait()
-            turn += 1
+            record = pool.receive.receive_nowait()
         except WouldBlock:
             if pool.idle >= 2:
                 break
-            pool.idle += 1
             try:
-                record = await receive.receive()
+                record = await _wait_for_item(pool)
             except EndOfStream:
                 break
-            finally:
-                pool.idle -= 1
             turn = 0
         except EndOfStream:
             break
         if not pool.idle:
             pool.grow()
-        await _process(record, pool, worker)
+
+        worker.record = record
+        worker.began = perf_counter()
+        if bus.status_subscriptions:
+            await _publish("in_progress", record, pool, worker.name)
+        outcome = await pool.runner.run(record, worker, record.value)
+        if type(outcome) is Failure:
+            worker.let_go()
+            if outcome.again:
+                await _retry(record, outcome, pool, worker)
+            else:
+                await _fail(record, outcome, pool, worker)
+        else:
+            status: Status = "completed"
+            listeners = hooks.success
+            if outcome is SKIPPED:
+                status = "skipped"
+                listeners = hooks.skip
+                pool.stage_state.skipped += 1
+            else:
+                record.value = outcome
+            worker.processed += 1
+            worker.let_go()
+            if bus.status_subscriptions:
+                await _publish(status, record, pool, worker.name)
+            if listeners:
+                await notify_all(listeners, record.id, record.value, record.payload())
+            if following is None:
+                pool.state.deliver(record)
+            else:
+                await hand_over(record, following)
+            if places is not None:
+                # Only now: an item that waits for room in the next stage still counts here.
+                places.release(record)
+
+        turn += 1
+        if turn >= ITEMS_PER_TURN:
+            await checkpoint()
+            turn = 0
     pool.leave(worker)
 
 
-async def _process(record: Record, pool: Pool, worker: Worker) -> None:
-    """Take *record* through the stage, and on to where it goes from there."""
-    hooks = pool.hooks
-    worker.take(record)
-    if pool.bus.status_subscriptions:
-        await _publish("in_progress", record, pool, worker.name)
-    outcome = await pool.runner.run(record, worker)
-    if type(outcome) is Failure:
-        worker.let_go()
-        if outcome.again:
-            await _retry(record, outcome, pool, worker)
-        else:
-            await _fail(record, outcome, pool, worker)
-        return
-    status: Status = "completed"
-    listeners = hooks.success
-    if outcome is SKIPPED:
-        status = "skipped"
-        listeners = hooks.skip
-        pool.stage_state.skipped += 1
-    else:
-        record.value = outcome
-    worker.processed += 1
-    worker.let_go()
-    if pool.bus.status_subscriptions:
-        await _publish(status, record, pool, worker.name)
-    if listeners:
-        await notify_all(listeners, record.id, record.value, record.payload())
-    if pool.following is None:
-        pool.state.deliver(record)
-    else:
-        await hand_over(record, pool.following)
-    if pool.places is not None:
-        # Only now: an item that waits for room in the next stage still counts here.
-        pool.places.release(record)
+async def _wait_for_item(pool: Pool) -> Record:
+    pool.idle += 1
+    try:
+        return await pool.receive.receive()
+    finally:
+        pool.idle -= 1
 
 
 async def hand_over(record: Record, pool: Pool) -> bool:
@@ -132,8 +140,10 @@ async def hand_over(record: Record, pool: Pool) -> bool:
     Returns:
         Whether it had to wait, and thus let others run.
     """
-    record.attempt = 1
-    record.retries = None
+    if record.retries is not None:
+        # What the stage before counted is nothing to this one.
+        record.attempt = 1
+        record.retries = None
     if pool.bus.status_subscriptions:
         # Before it is sent: a waiting worker may have it before `send` returns.
         await _publish("queued", record, pool, None)

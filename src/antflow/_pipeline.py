@@ -142,9 +142,7 @@ class Pipeline:
         return self._state.snapshot()
 
 
-def _hooks(
-    stages: tuple[Stage, ...], tracker: StatusTracker | None
-) -> tuple[StageHooks, ...]:
+def _hooks(stages: tuple[Stage, ...], tracker: StatusTracker | None) -> tuple[StageHooks, ...]:
     """Collect for each stage whom to tell of its items: its own callbacks, then the tracker's."""
 
     def own(stage: Stage, name: str, callback: Callback | None) -> tuple[Subscription, ...]:

@@ -72,10 +72,8 @@ class Pool:
             return
         self.running += 1
         workers = self.stage_state.workers
-        if self._free:
-            worker = workers[heapq.heappop(self._free)]
-        else:
-            worker = self.stage_state.add_worker()
+        free = self._free
+        worker = workers[heapq.heappop(free)] if free else self.stage_state.add_worker()
         self.start_worker(self, worker)
 
     def leave(self, worker: Worker) -> None:

@@ -14,7 +14,6 @@ from attrs import field, frozen
 from ._checks import check_number, check_whole, refuse
 
 BackoffHook = Callable[[Exception], "bool | float | dt.timedelta"]
-RetryOn = "type[Exception] | tuple[type[Exception], ...] | BackoffHook"
 
 
 def _check_on(policy: RetryPolicy, attribute: Any, on: object) -> None:
@@ -59,6 +58,26 @@ def _check_wait(policy: RetryPolicy, attribute: Any, wait: object) -> None:
     check_number("RetryPolicy", attribute.name, wait, at_least=0)
 
 
+def _check_scope(policy: RetryPolicy, attribute: Any, scope: object) -> None:
+    if scope not in ("task", "stage"):
+        refuse("RetryPolicy", "scope", "'task' or 'stage'", scope)
+
+
+def _check_wait_max(policy: RetryPolicy, attribute: Any, wait_max: object) -> None:
+    check_number(
+        "RetryPolicy",
+        "wait_max",
+        wait_max,
+        at_least=policy.wait_initial,
+        hint=f"wait_initial is {policy.wait_initial!r}, and no wait is longer than wait_max.",
+        infinite=True,
+    )
+
+
+def _check_base(policy: RetryPolicy, attribute: Any, base: object) -> None:
+    check_number("RetryPolicy", "wait_exp_base", base, at_least=1)
+
+
 @frozen(kw_only=True)
 class RetryPolicy:
     """
@@ -85,39 +104,19 @@ class RetryPolicy:
         StageValidationError: An argument is out of bounds.
     """
 
-    scope: Literal["task", "stage"] = field(default="task")
+    scope: Literal["task", "stage"] = field(default="task", validator=_check_scope)
     attempts: int = field(default=3, validator=_check_attempts)
     on: type[Exception] | tuple[type[Exception], ...] | BackoffHook = field(
         default=Exception, validator=_check_on
     )
     wait_initial: float = field(default=1.0, validator=_check_wait)
-    wait_max: float = field(default=60.0)
+    wait_max: float = field(default=60.0, validator=_check_wait_max)
     wait_jitter: float = field(default=1.0, validator=_check_wait)
-    wait_exp_base: float = field(default=2.0)
-
-    @scope.validator
-    def _check_scope(self, attribute: Any, scope: object) -> None:
-        if scope not in ("task", "stage"):
-            refuse("RetryPolicy", "scope", "'task' or 'stage'", scope)
-
-    @wait_max.validator
-    def _check_wait_max(self, attribute: Any, wait_max: object) -> None:
-        check_number(
-            "RetryPolicy",
-            "wait_max",
-            wait_max,
-            at_least=self.wait_initial,
-            hint=f"wait_initial is {self.wait_initial!r}, and no wait is longer than wait_max.",
-            infinite=True,
-        )
-
-    @wait_exp_base.validator
-    def _check_wait_exp_base(self, attribute: Any, base: object) -> None:
-        check_number("RetryPolicy", "wait_exp_base", base, at_least=1)
+    wait_exp_base: float = field(default=2.0, validator=_check_base)
 
     @classmethod
     def fixed(cls, scope: Literal["task", "stage"], attempts: int, wait: float) -> RetryPolicy:
-        """Return the policy that the plain keywords of a stage stand for: the same wait each time."""
+        """Return the policy that the plain keywords of a stage stand for: the same waits."""
         return cls(
             scope=scope,
             attempts=attempts,

@@ -58,7 +58,7 @@ async def execute(
                     raise
                 source_error = error
     except BaseExceptionGroup as error_group:
-        fatal = list(_leaves(error_group))
+        fatal = _leaves(error_group)
     finally:
         # Not before the group is done: a worker that is being cancelled must not find its stream
         # broken.

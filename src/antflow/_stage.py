@@ -46,7 +46,7 @@ def _owner(stage: Stage) -> str:
     return f"Stage {stage.name!r}"
 
 
-def _check_name(stage: Stage, attribute: Any, name: object) -> None:
+def _check_name(stage: Stage, attribute: Any, name: Any) -> None:
     if not isinstance(name, str) or not name.strip():
         refuse("Stage", "name", "a text that is not empty", name)
 
@@ -135,16 +135,11 @@ def check_limits(owner: str, limits: Any) -> None:
     """Refuse *limits* unless it maps task names to whole numbers of at least 1."""
     if not isinstance(limits, Mapping):
         refuse(owner, "task_concurrency_limits", "a dict of task names and limits", limits)
-    for name, limit in limits.items():
-        if not isinstance(name, str):
-            refuse(
-                owner,
-                "each key of task_concurrency_limits",
-                "the name of a task",
-                name,
-                f"Write {task_name(name)!r}." if callable(name) else None,
-            )
-        check_whole(owner, f"task_concurrency_limits[{name!r}]", limit, at_least=1)
+    for key, limit in limits.items():
+        if not isinstance(key, str):
+            hint = f"Write {task_name(key)!r}." if callable(key) else None
+            refuse(owner, "each key of task_concurrency_limits", "the name of a task", key, hint)
+        check_whole(owner, f"task_concurrency_limits[{key!r}]", limit, at_least=1)
 
 
 def _copy_if_sequence(tasks: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from time import time
 from typing import Any
 
-from attrs import define, field
+from attrs import define, field, setters
 
 from ._events import worker_name
 from ._items import FailedItem, PipelineResult, Record, Results, make_record
@@ -64,7 +64,7 @@ def _stage_states(stages: tuple[Stage, ...]) -> tuple[StageState, ...]:
     return tuple(StageState(stage) for stage in stages)
 
 
-@define(eq=False)
+@define(eq=False, on_setattr=setters.NO_OP)
 class RunState:
     """
     The books of one run; also those of a pipeline that never ran.

@@ -70,21 +70,18 @@ class TaskRunner:
             for task in stage.tasks
         ]
 
-    async def run(self, record: Record, worker: Worker) -> Any:
-        """Return what the last task made of the record's value, or a `Failure`, or `SKIPPED`."""
-        value = record.value
-        if self._skip_if is not None:
-            try:
-                skip = self._skip_if(value)
-                if isawaitable(skip):
-                    skip = await skip
-                if skip:
-                    return SKIPPED
-            except BaseException as error:
-                if not _is_failure_of_item(error):
-                    raise
-                return Failure(error, "skip_if", record.attempt, again=False)
-        for step in self._steps:
+    async def run(self, record: Record, worker: Worker, value: Any, first: int = 0) -> Any:
+        """
+        Take *value* through the tasks from number *first* on.
+
+        Returns:
+            What the last task returned, or a `Failure`, or `SKIPPED`.
+        """
+        if self._skip_if is not None and first == 0:
+            verdict = await self._shall_skip(value, record)
+            if verdict is not None:
+                return verdict
+        for step in self._steps[first:] if first else self._steps:
             worker.task_name = step.name
             try:
                 if step.limits or self._bus.task_subscriptions:
@@ -98,18 +95,35 @@ class TaskRunner:
                 caught = error
             # Outside the except block: what later attempts raise must not have this as context.
             try:
-                if self._policy.scope == "task":
-                    value = await self._try_again(step, value, caught, record, worker)
-                else:
-                    value = await self._give_back(step, caught, record, worker)
-                if type(value) is Failure:
-                    return value
+                return await self._recover(step, value, caught, record, worker)
             finally:
-                # The traceback holds this frame: without these, frame and error hold each other.
+                # The traceback holds this frame, which would hold the error.
                 del caught
-                if type(value) is Failure:
-                    del value
         return value
+
+    async def _shall_skip(self, value: Any, record: Record) -> Any:
+        """Return `SKIPPED`, or None to go on, or a `Failure`."""
+        assert self._skip_if is not None
+        try:
+            skip = self._skip_if(value)
+            if isawaitable(skip):
+                skip = await skip
+            return SKIPPED if skip else None
+        except BaseException as error:
+            if not _is_failure_of_item(error):
+                raise
+            return Failure(error, "skip_if", record.attempt, again=False)
+
+    async def _recover(
+        self, step: _Step, value: Any, error: BaseException, record: Record, worker: Worker
+    ) -> Any:
+        """Do what the policy says about *step*, which failed with *error*, and what comes after."""
+        if self._policy.scope == "stage":
+            return await self._give_back(step, error, record, worker)
+        value = await self._try_again(step, value, error, record, worker)
+        if type(value) is Failure:
+            return value
+        return await self.run(record, worker, value, self._steps.index(step) + 1)
 
     async def _attempt(
         self, step: _Step, value: Any, record: Record, worker: Worker, attempt: int
@@ -216,9 +230,7 @@ def _is_failure_of_item(error: BaseException) -> bool:
     return isinstance(error, Exception) or is_stray(error)
 
 
-async def _ask(
-    retries: Retries, error: BaseException, attempt: int
-) -> tuple[bool, BaseException]:
+async def _ask(retries: Retries, error: BaseException, attempt: int) -> tuple[bool, BaseException]:
     """Return whether another attempt is granted, and the error that counts if it is not."""
     if not isinstance(error, Exception):
         return False, error

@@ -135,9 +135,7 @@ class StatusTracker:
     def get_failed_items(self) -> list[FailedItem]:
         """Return the items whose latest status is ``failed``."""
         return [
-            event.failed_item
-            for event in self._latest.values()
-            if event.failed_item is not None
+            event.failed_item for event in self._latest.values() if event.failed_item is not None
         ]
 
     def get_error_summary(self) -> ErrorSummary:

@@ -1,0 +1,124 @@
+"""
+Checks of antflow: ``nox`` runs lint, types, and the tests on every installed Python.
+
+Needs only nox. ``nox -l`` lists the sessions; ``nox -s tests -- -k name`` passes words to pytest.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2024.10.9"
+nox.options.sessions = ["lint", "types", "tests", "lowest"]
+nox.options.reuse_existing_virtualenvs = True
+
+PYPROJECT = nox.project.load_toml("pyproject.toml")
+PYTHONS = [
+    match[1]
+    for classifier in PYPROJECT["project"]["classifiers"]
+    if (match := re.fullmatch(r"Programming Language :: Python :: (3\.\d+)", classifier))
+]
+RUNNING = f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+def directory_of_python(version: str) -> Path | None:
+    """Find an interpreter that nox would not find by itself: one of pyenv or of uv."""
+    homes = [
+        Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions",
+        Path.home() / ".local" / "share" / "uv" / "python",
+    ]
+    for home in homes:
+        for directory in sorted(home.glob(f"*{version}.*"), reverse=True):
+            exact = re.search(rf"(^|-){re.escape(version)}\.\d", directory.name)
+            if exact and (directory / "bin" / f"python{version}").exists():
+                return directory / "bin"
+    return None
+
+
+# The running interpreter comes first, and stands for its version even if that is none of ours.
+if RUNNING not in PYTHONS:
+    PYTHONS.append(RUNNING)
+os.environ["PATH"] = os.pathsep.join(
+    [
+        str(Path(sys.executable).parent),
+        *(str(found) for version in PYTHONS if (found := directory_of_python(version))),
+        os.environ["PATH"],
+    ]
+)
+# A Python that is not installed is named and skipped, also where CI=true would make it an error.
+nox.options.error_on_missing_interpreters = False
+nox.options.default_venv_backend = "virtualenv"
+
+
+def dependency_group(name: str) -> list[str]:
+    return nox.project.dependency_groups(PYPROJECT, name)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style and formatting."""
+    session.install(*dependency_group("lint"))
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check the types of the library, and the public ones as users see them."""
+    session.install(*dependency_group("typing"), "-e", ".")
+    session.run("mypy")
+    session.run("mypy", "--package", "antflow", "--python-version", "3.10")
+    session.run("mypy", "tests/typing")
+    session.run("pyright")
+
+
+def build_wheel(session: nox.Session) -> str:
+    """Build the wheel that is tested, and return its path."""
+    directory = Path(session.create_tmp()).resolve()
+    for old in directory.glob("*.whl"):
+        old.unlink()
+    session.run(
+        "python", "-m", "pip", "wheel", "--quiet", "--no-deps", f"--wheel-dir={directory}", "."
+    )
+    (wheel,) = directory.glob("*.whl")
+    return str(wheel)
+
+
+def run_tests(session: nox.Session, *install: str) -> None:
+    session.install("pip")
+    session.install(build_wheel(session), *install)
+    data = Path(session.create_tmp()).resolve() / "coverage"
+    env = {"COVERAGE_FILE": str(data)}
+    session.run("coverage", "erase", env=env)
+    session.run("coverage", "run", "-m", "pytest", *session.posargs, env=env)
+    if not session.posargs:
+        session.run("coverage", "combine", "--quiet", env=env)
+        session.run("coverage", "report", env=env)
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """Test the built wheel, each line and branch of it."""
+    run_tests(session, *dependency_group("tests"))
+
+
+@nox.session
+def lowest(session: nox.Session) -> None:
+    """Test the built wheel against the lowest versions that it allows."""
+    pinned = [
+        re.sub(r">=([\d.]+).*", r"==\1", requirement)
+        for requirement in PYPROJECT["project"]["dependencies"]
+    ]
+    run_tests(session, *dependency_group("tests"), *pinned)
+
+
+@nox.session(default=False)
+def bench(session: nox.Session) -> None:
+    """Measure what antflow costs, beside what one would write by hand."""
+    session.install(".", *dependency_group("tests"))
+    session.run("python", "benchmarks/overhead.py", *session.posargs)

@@ -1,0 +1,348 @@
+"""
+The demo: an index of Python's own standard library, built by a pipeline of three stages.
+
+Read takes the files from the disk, Parse counts what is in them, Load writes it into SQLite. Files
+that cannot be decoded or parsed (the standard library's own tests have some, on purpose) are real
+failures: they are listed with their reason, and never stop the run.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import queue
+import sqlite3
+import sysconfig
+import tempfile
+import tokenize
+import warnings
+from collections.abc import Iterator
+from contextlib import closing
+from itertools import islice
+from pathlib import Path
+from time import perf_counter
+from typing import TextIO
+
+import anyio
+from attrs import astuple, frozen
+
+from ._events import StatusEvent
+from ._items import Item, Results
+from ._pipeline import Pipeline
+from ._retry import RetryPolicy
+from ._stage import Stage
+
+READERS = 16
+# Parsing holds the interpreter's lock: more workers would only stand in each other's way.
+PARSERS = 2
+LOADERS = 2
+# Rows in one INSERT: SQLite before 3.32 takes 999 parameters.
+BATCH = 150
+
+SCHEMA = """
+create table modules (
+    path text primary key, lines integer, classes integer, functions integer, docstring integer
+);
+create table functions (
+    module text references modules (path), name text, line integer, public integer,
+    docstring integer
+);
+"""
+
+
+@frozen
+class Source:
+    """A file that was read: its path within the library, and its text."""
+
+    path: str
+    text: str
+
+
+@frozen
+class Function:
+    """A function or method that was found."""
+
+    name: str
+    line: int
+    public: bool
+    documented: bool
+
+
+@frozen
+class Module:
+    """What was found in a file."""
+
+    path: str
+    lines: int
+    classes: int
+    documented: bool
+    functions: tuple[Function, ...]
+
+
+class Library:
+    """The directory of the standard library."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def files(self) -> Iterator[Item]:
+        """Find the Python files, those of installed packages left out; their ids are the paths."""
+        for path in sorted(self.root.rglob("*.py")):
+            name = path.relative_to(self.root)
+            if name.parts[0] not in ("site-packages", "dist-packages"):
+                yield Item(path, id=name.as_posix())
+
+    def read(self, path: Path) -> Source:
+        """Read a file, in the encoding that it declares."""
+        with tokenize.open(path) as file:
+            return Source(path.relative_to(self.root).as_posix(), file.read())
+
+
+def statements(tree: ast.Module) -> Iterator[ast.AST]:
+    """Go over all statements, where the definitions are; most nodes are in expressions."""
+    waiting: list[ast.AST] = [tree]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        for name in ("body", "orelse", "finalbody", "handlers", "cases"):
+            waiting.extend(getattr(node, name, ()))
+
+
+def parse(source: Source) -> Module:
+    """Count what is in a file."""
+    tree = ast.parse(source.text, source.path)
+    nodes = list(statements(tree))
+    functions = tuple(
+        Function(
+            node.name,
+            node.lineno,
+            public=not node.name.startswith("_"),
+            documented=ast.get_docstring(node, clean=False) is not None,
+        )
+        for node in nodes
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+    )
+    return Module(
+        source.path,
+        lines=source.text.count("\n"),
+        classes=sum(isinstance(node, ast.ClassDef) for node in nodes),
+        documented=ast.get_docstring(tree, clean=False) is not None,
+        functions=functions,
+    )
+
+
+class Database:
+    """A SQLite file, with one connection for each worker that writes to it."""
+
+    def __init__(self, path: Path) -> None:
+        path.unlink(missing_ok=True)
+        self._connections: queue.SimpleQueue[sqlite3.Connection] = queue.SimpleQueue()
+        for index in range(LOADERS):
+            # A worker's calls come from several threads, but never two at a time.
+            connection = sqlite3.connect(path, timeout=0.1, check_same_thread=False)
+            if index == 0:
+                connection.executescript(f"pragma journal_mode = wal;{SCHEMA}")
+            connection.execute("pragma synchronous = normal")
+            self._connections.put(connection)
+
+    def close(self) -> None:
+        """Close the connections."""
+        for _ in range(LOADERS):
+            self._connections.get().close()
+
+    def load(self, module: Module) -> None:
+        """Write a module and its functions in one transaction."""
+        connection = self._connections.get()
+        try:
+            with connection:
+                connection.execute(
+                    "insert into modules values (?, ?, ?, ?, ?)",
+                    (
+                        module.path,
+                        module.lines,
+                        module.classes,
+                        len(module.functions),
+                        module.documented,
+                    ),
+                )
+                for start in range(0, len(module.functions), BATCH):
+                    _insert(connection, module, module.functions[start : start + BATCH])
+        finally:
+            self._connections.put(connection)
+
+
+def _insert(
+    connection: sqlite3.Connection, module: Module, functions: tuple[Function, ...]
+) -> None:
+    # Not executemany: it gives the interpreter's lock away for each row, and waits for the parsers
+    # to get it back.
+    places = ",".join(["(?, ?, ?, ?, ?)"] * len(functions))
+    rows = [(module.path, *astuple(function)) for function in functions]
+    connection.execute(f"insert into functions values {places}", [x for row in rows for x in row])
+
+
+def count_functions(path: Path) -> tuple[int, int]:
+    """Ask the database at *path* how many functions there are, and public ones undocumented."""
+    with closing(sqlite3.connect(path)) as connection:
+        (functions,) = connection.execute("select count(*) from functions").fetchone()
+        (undocumented,) = connection.execute(
+            "select count(*) from functions where public and not docstring"
+        ).fetchone()
+    return functions, undocumented
+
+
+def build_pipeline(library: Library, database: Database) -> Pipeline:
+    """Put the three stages together."""
+    return Pipeline(
+        [
+            # A file that cannot be decoded today cannot be decoded in a second either.
+            Stage("Read", READERS, [library.read], retry=RetryPolicy(on=OSError)),
+            Stage("Parse", PARSERS, [parse], task_attempts=1),
+            Stage(
+                "Load",
+                LOADERS,
+                [database.load],
+                # Another writer may have the lock: the whole transaction is tried again.
+                retry=RetryPolicy(
+                    scope="stage", on=sqlite3.OperationalError, attempts=10, wait_initial=0.05
+                ),
+            ),
+        ]
+    )
+
+
+class Progress:
+    """Tells how far the run is: in a line that changes on a terminal, in a few lines elsewhere."""
+
+    def __init__(self, pipeline: Pipeline, total: int, out: TextIO) -> None:
+        self._pipeline = pipeline
+        self._total = total
+        self._out = out
+        self._is_terminal = out.isatty()
+
+    async def show(self) -> None:
+        """Go on telling until cancelled."""
+        while True:
+            await anyio.sleep(0.1 if self._is_terminal else 2.0)
+            self.tell()
+
+    def tell(self) -> None:
+        """Tell once."""
+        stats = self._pipeline.get_stats()
+        done = stats.items_processed + stats.items_failed
+        queues = "  ".join(f"{name} {size}" for name, size in stats.queue_sizes.items())
+        line = f"{done:5} of {self._total} files  {stats.items_failed} failed  waiting: {queues}"
+        if self._is_terminal:
+            filled = 24 * done // max(1, self._total)
+            line = f"\r[{'█' * filled}{'·' * (24 - filled)}] {line}\x1b[K"
+        self._out.write(line if self._is_terminal else f"{line}\n")
+        self._out.flush()
+
+    def finish(self) -> None:
+        """Tell the last time, and leave the line."""
+        self.tell()
+        if self._is_terminal:
+            self._out.write("\n")
+
+
+def busiest_stage(pipeline: Pipeline) -> tuple[str, float]:
+    """Return the stage whose workers were busiest, and how many seconds they were at it."""
+    seconds: dict[str, float] = {}
+    for metrics in pipeline.get_worker_metrics().values():
+        seconds[metrics.stage] = seconds.get(metrics.stage, 0.0) + metrics.total_processing_time
+    return max(seconds.items(), key=lambda item: item[1])
+
+
+class RetryCounter:
+    """Counts how often an item went back to the queue of its stage."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self.count = 0
+        pipeline.events.subscribe(StatusEvent, self._notice)
+
+    def _notice(self, event: StatusEvent) -> None:
+        self.count += event.status == "retrying"
+
+
+def report(
+    pipeline: Pipeline,
+    results: Results,
+    retries: int,
+    library: Library,
+    database: Path,
+    seconds: float,
+) -> str:
+    """Sum the run up."""
+    files = len(results) + len(results.failures)
+    functions, undocumented = count_functions(database)
+    stage, busy = busiest_stage(pipeline)
+    lines = ["Files that failed:"] if results.failures else []
+    for failure in sorted(results.failures, key=lambda failure: str(failure.item_id)):
+        reason = " ".join(failure.error.replace(f"{library.root}{os.sep}", "").split())
+        lines.append(f"  {failure.item_id}  {failure.stage}: {failure.error_type}: {reason[:100]}")
+    if results.failures:
+        lines.append("")
+    by_type = pipeline.get_error_summary().errors_by_type
+    failed = ", ".join(f"{name} {count}" for name, count in by_type.items())
+    rows = [
+        ("files", f"{files:,}"),
+        ("failed", f"{len(results.failures):,}" + (f"  ({failed})" if failed else "")),
+        ("loads tried again", f"{retries:,}"),
+        ("functions", f"{functions:,}"),
+        ("public, without docstring", f"{undocumented:,}"),
+        ("busiest stage", f"{stage}  ({busy:.1f} s over its workers)"),
+        ("speed", f"{files / seconds:,.0f} files/s  ({seconds:.1f} s)"),
+    ]
+    lines += [f"{name:>26}  {value}" for name, value in rows]
+    lines += [
+        "",
+        f"The index is in {database}. For example, the longest modules:",
+        f"  python -c \"import sqlite3; print(*sqlite3.connect('{database}').execute("
+        "'select lines, path from modules order by lines desc limit 5'), sep='\\n')\"",
+    ]
+    return "\n".join(lines)
+
+
+async def index_library(
+    library: Library, database_path: Path, limit: int | None, out: TextIO
+) -> str:
+    """Run the pipeline over *library*, showing progress on *out*, and return the report."""
+    files = list(islice(library.files(), limit))
+    database = Database(database_path)
+    try:
+        pipeline = build_pipeline(library, database)
+        progress = Progress(pipeline, len(files), out)
+        retries = RetryCounter(pipeline)
+        began = perf_counter()
+        async with anyio.create_task_group() as group:
+            group.start_soon(progress.show)
+            await pipeline.run(files)
+            group.cancel_scope.cancel()
+        seconds = perf_counter() - began
+        progress.finish()
+        results = pipeline.results
+    finally:
+        database.close()
+    return report(pipeline, results, retries.count, library, database_path, seconds)
+
+
+def main(backend: str, database: Path | None, limit: int | None, out: TextIO) -> None:
+    """
+    Index the standard library of the running Python.
+
+    Args:
+        backend: ``"asyncio"`` or ``"trio"``.
+        database: Where the index goes; a file that is there is replaced. By default a new file in
+            the directory for temporary files.
+        limit: How many files at the most; by default all.
+        out: Where the progress and the report go.
+    """
+    if database is None:
+        database = Path(tempfile.mkdtemp(prefix="antflow-")) / "index.db"
+    library = Library(Path(sysconfig.get_path("stdlib")))
+    out.write(f"Indexing {library.root} on {backend}: Read -> Parse -> Load\n")
+    with warnings.catch_warnings():
+        # The compiler's remarks about other people's code.
+        warnings.simplefilter("ignore")
+        text = anyio.run(index_library, library, database, limit, out, backend=backend)
+    out.write(f"\n{text}\n")
