@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 from collections.abc import Awaitable, Callable
 from inspect import isawaitable
@@ -10,6 +9,7 @@ from typing import Any
 
 from attrs import define, field
 
+from ._callables import handler_name
 from ._cancellation import is_stray
 from ._events import StatusEvent, TaskEvent
 
@@ -159,10 +159,3 @@ class EventBus:
             if pending is not None:
                 return _finish_publishing(pending, subscriptions[index:], event)
         return None
-
-
-def handler_name(handler: object) -> str:
-    """Return the name under which the log speaks of *handler*."""
-    while isinstance(handler, functools.partial):
-        handler = handler.func
-    return getattr(handler, "__qualname__", None) or type(handler).__qualname__

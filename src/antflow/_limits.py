@@ -3,8 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from anyio import Semaphore, WouldBlock
+
+from ._callables import task_name
+from ._checks import check_whole, refuse
+
+
+def check_limits(owner: str, limits: Any) -> None:
+    """Refuse *limits* unless it maps task names to whole numbers of at least 1."""
+    if not isinstance(limits, Mapping):
+        refuse(owner, "task_concurrency_limits", "a dict of task names and limits", limits)
+    for key, limit in limits.items():
+        if not isinstance(key, str):
+            hint = f"Write {task_name(key)!r}." if callable(key) else None
+            refuse(owner, "each key of task_concurrency_limits", "the name of a task", key, hint)
+        check_whole(owner, f"task_concurrency_limits[{key!r}]", limit, at_least=1)
 
 
 class TaskLimits:

@@ -7,7 +7,8 @@ from typing import Any
 
 from attrs import define, field
 
-from ._bus import EventBus, Subscription, handler_name
+from ._bus import EventBus, Subscription
+from ._callables import handler_name
 from ._checks import check_whole, refuse, show
 from ._errors import PipelineError, TooManyFailuresError
 from ._items import FailedItem, Results

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from attrs import field, frozen
 
+from ._callables import task_name
 from ._checks import check_number, check_whole, refuse
 from ._errors import StageValidationError
+from ._limits import check_limits
 from ._retry import RetryPolicy
 
 Task = Callable[..., Any]
@@ -18,28 +19,6 @@ Callback = Callable[..., Any]
 
 # The defaults of the plain retry keywords, which are refused beside a RetryPolicy.
 _PLAIN_RETRY = {"task_attempts": 3, "task_wait_seconds": 1.0, "stage_attempts": 3}
-
-
-def task_name(task: Task) -> str:
-    """
-    Return the name by which limits, events and failures speak of *task*.
-
-    It is the ``__name__`` of the function or method, that of the function inside a partial, or
-    the name of the class of any other callable object.
-    """
-    while isinstance(task, functools.partial):
-        task = task.func
-    name = getattr(task, "__name__", None)
-    return name if isinstance(name, str) else type(task).__name__
-
-
-def is_async(task: Task) -> bool:
-    """Say whether calling *task* is sure to give an awaitable."""
-    while isinstance(task, functools.partial):
-        task = task.func
-    return inspect.iscoroutinefunction(task) or inspect.iscoroutinefunction(
-        getattr(task, "__call__", None)  # noqa: B004 (it is looked at, not asked for)
-    )
 
 
 def _owner(stage: Stage) -> str:
@@ -129,17 +108,6 @@ def _check_limits(stage: Stage, attribute: Any, limits: object) -> None:
                 f"{_owner(stage)}: task_concurrency_limits speaks of {name!r}, and this stage has "
                 f"no task of that name. Its tasks are {', '.join(map(repr, names))}."
             )
-
-
-def check_limits(owner: str, limits: Any) -> None:
-    """Refuse *limits* unless it maps task names to whole numbers of at least 1."""
-    if not isinstance(limits, Mapping):
-        refuse(owner, "task_concurrency_limits", "a dict of task names and limits", limits)
-    for key, limit in limits.items():
-        if not isinstance(key, str):
-            hint = f"Write {task_name(key)!r}." if callable(key) else None
-            refuse(owner, "each key of task_concurrency_limits", "the name of a task", key, hint)
-        check_whole(owner, f"task_concurrency_limits[{key!r}]", limit, at_least=1)
 
 
 def _copy_if_sequence(tasks: Any) -> Any:

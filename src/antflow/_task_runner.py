@@ -12,12 +12,13 @@ from anyio import CapacityLimiter, Semaphore, move_on_after, to_thread
 from attrs import frozen
 
 from ._bus import EventBus
+from ._callables import is_async, task_name
 from ._cancellation import is_stray
 from ._events import TaskEvent, TaskEventType
 from ._items import Record
 from ._limits import TaskLimits, acquire_all, release_all
 from ._retry import Retries
-from ._stage import Stage, Task, is_async, task_name
+from ._stage import Stage, Task
 from ._worker import Worker
 
 Call = Callable[[Any], Awaitable[Any]]

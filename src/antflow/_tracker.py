@@ -6,11 +6,12 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from typing import Any, get_args
 
-from ._bus import EventBus, Subscription, handler_name
+from ._bus import EventBus, Subscription
+from ._callables import handler_name
 from ._checks import check_whole, refuse
 from ._events import Status, StatusEvent, TaskEvent
 from ._items import FailedItem
-from ._stage import check_limits
+from ._limits import check_limits
 from ._stats import ErrorSummary
 
 Callback = Callable[..., Any]

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import faulthandler
+from collections.abc import Iterator
+from importlib.util import find_spec
+from typing import Any
+
+import pytest
+import stamina
+from hypothesis import HealthCheck, settings
+
+from virtual_time import virtual_backends
+
+# No test takes long; one that hangs shall say where, and not hold up the rest for hours.
+SUITE_TIMEOUT = 600
+
+# Deadlines measure the machine, and the fixtures that hypothesis warns of are the backend's name.
+settings.register_profile(
+    "antflow",
+    deadline=None,
+    max_examples=40,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+settings.load_profile("antflow")
+
+BACKENDS: dict[str, tuple[str, dict[str, Any]]] = {"asyncio": ("asyncio", {}), "trio": ("trio", {})}
+if find_spec("uvloop"):
+    BACKENDS["uvloop"] = ("asyncio", {"use_uvloop": True})
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "virtual_time: the test runs on clocks that jump")
+    faulthandler.dump_traceback_later(SUITE_TIMEOUT, exit=True)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    faulthandler.cancel_dump_traceback_later()
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run each async test on all backends, or, where time matters, on those with virtual time."""
+    if "anyio_backend" in metafunc.fixturenames:
+        virtual = metafunc.definition.get_closest_marker("virtual_time")
+        backends = virtual_backends() if virtual else BACKENDS
+        metafunc.parametrize(
+            "anyio_backend", list(backends.values()), ids=list(backends), indirect=True
+        )
+
+
+@pytest.fixture
+def anyio_backend(request: pytest.FixtureRequest) -> Any:
+    return request.param
+
+
+@pytest.fixture(autouse=True)
+def _stamina_as_users_have_it() -> Iterator[None]:
+    """Leave stamina as it was, and its warnings of retries out of the output."""
+    stamina.instrumentation.set_on_retry_hooks([])
+    yield
+    stamina.instrumentation.set_on_retry_hooks(None)
+    stamina.set_testing(False)
+    stamina.set_active(True)

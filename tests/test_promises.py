@@ -1,0 +1,404 @@
+"""The promises of the library, one test each at the least, on all backends."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+import subprocess
+import sys
+from collections import defaultdict
+from typing import Any
+
+import anyio
+import pytest
+from anyio.lowlevel import checkpoint
+
+from antflow import Item, Pipeline, RetryPolicy, Stage, StageValidationError, StatusTracker
+
+AT_ONCE = RetryPolicy(wait_initial=0, wait_max=0, wait_jitter=0)
+STAGE_AT_ONCE = RetryPolicy(scope="stage", wait_initial=0, wait_max=0, wait_jitter=0)
+
+
+async def same(value: Any) -> Any:
+    return value
+
+
+def raises(error: BaseException) -> Any:
+    async def raising(value: Any) -> Any:
+        raise error
+
+    return raising
+
+
+class Gate:
+    """A task that holds every item until it is opened."""
+
+    def __init__(self) -> None:
+        self.event = anyio.Event()
+        self.inside: list[Any] = []
+
+    async def __call__(self, value: Any) -> Any:
+        self.inside.append(value)
+        await self.event.wait()
+        return value
+
+
+@pytest.mark.parametrize("retry", ["per_task", "per_stage"])
+async def test_p1_every_input_ends_in_exactly_one_outcome(retry: Any) -> None:
+    tried: defaultdict[Any, int] = defaultdict(int)
+
+    async def sometimes(value: Any) -> Any:
+        tried[value] += 1
+        await checkpoint()
+        if value % 5 == 0:
+            raise ValueError(value)
+        if value % 3 == 0 and tried[value] < 3:
+            raise KeyError(value)
+        return value
+
+    pipeline = Pipeline(
+        [
+            Stage("A", 4, [sometimes], retry=retry, task_wait_seconds=0),
+            Stage("B", 2, [same], skip_if=lambda value: value % 2),
+        ]
+    )
+    results = await pipeline.run(range(200))
+    assert results.values == [value for value in range(200) if value % 5]
+    assert sorted(failure.item_id for failure in results.failures) == list(range(0, 200, 5))
+    assert {tried[value] for value in range(200) if value % 5 == 0} == {3}
+
+
+async def test_p1_holds_for_any_value_and_id() -> None:
+    error = ValueError("a value")
+    inputs = [
+        None,
+        error,
+        {"no": "id"},
+        {"id": "x"},
+        {"id": "x", "value": None, "extra": 1},
+        {"id": [1], "value": 5},
+        Item(7, id="x", metadata={"a": 1}),
+        Item("numbered"),
+        (),
+        math.nan,
+    ]
+    tracker = StatusTracker()
+    results = await Pipeline([Stage("A", 3, [same])], status_tracker=tracker).run(inputs)
+    assert [result.id for result in results] == [0, 1, 2, "x", "x", [1], "x", 7, 8, 9]
+    assert results.values[:9] == [
+        None,
+        error,
+        {"no": "id"},
+        {"id": "x"},
+        None,
+        5,
+        7,
+        "numbered",
+        (),
+    ]
+    assert results[4].metadata == {"extra": 1}
+    assert results[6].metadata == {"a": 1}
+    assert [result.sequence_id for result in results] == list(range(10))
+    assert tracker.get_status([1]) is not None
+
+
+async def test_p2_results_are_in_input_order() -> None:
+    """The first item is held until all others are done."""
+    others_done = anyio.Event()
+    left = 29
+
+    async def hold_first(value: int) -> int:
+        nonlocal left
+        if value == 0:
+            await others_done.wait()
+        else:
+            left -= 1
+            if left == 0:
+                others_done.set()
+        return value
+
+    results = await Pipeline([Stage("A", 4, [hold_first]), Stage("B", 4, [same])]).run(range(30))
+    assert results.values == list(range(30))
+
+
+async def test_p3_the_events_of_an_item_are_in_order() -> None:
+    tried: defaultdict[int, int] = defaultdict(int)
+
+    async def flaky(value: int) -> int:
+        tried[value] += 1
+        if value == 1 and tried[value] < 3:
+            raise ValueError
+        if value == 2:
+            raise KeyError
+        return value
+
+    seen: list[tuple[Any, str, str]] = []
+    tracker = StatusTracker()
+
+    async def on_status_change(event: Any) -> None:
+        await checkpoint()
+        seen.append((event.item_id, event.stage, event.status))
+        # The tracker knows before the callback is told.
+        assert tracker.get_status(event.item_id) is event
+
+    tracker = StatusTracker(on_status_change)
+    pipeline = Pipeline(
+        [Stage("A", 2, [flaky], retry=STAGE_AT_ONCE), Stage("B", 2, [same])],
+        status_tracker=tracker,
+    )
+    await pipeline.run(range(3))
+    assert tracker.callback_errors == 0
+
+    def of(item: int) -> list[str]:
+        return [f"{stage} {status}" for item_id, stage, status in seen if item_id == item]
+
+    to_b = ["B queued", "B in_progress", "B completed"]
+    assert of(0) == ["A queued", "A in_progress", "A completed", *to_b]
+    again = ["A retrying", "A in_progress"]
+    assert of(1) == ["A queued", "A in_progress", *again, *again, "A completed", *to_b]
+    assert of(2) == ["A queued", "A in_progress", *again, *again, "A failed"]
+
+
+async def test_p4_single_workers_are_first_in_first_out() -> None:
+    started: dict[str, list[int]] = {"A": [], "B": []}
+
+    def note(stage: str) -> Any:
+        async def task(value: int) -> int:
+            started[stage].append(value)
+            if value % 7 == 0:
+                await checkpoint()
+            return value
+
+        return task
+
+    await Pipeline([Stage(stage, 1, [note(stage)]) for stage in started]).run(range(300))
+    assert started == {"A": list(range(300)), "B": list(range(300))}
+
+
+@pytest.mark.parametrize("scope", ["per_task", "per_stage"])
+@pytest.mark.parametrize("capacity", [0, 1, 5])
+async def test_p5_the_source_is_read_no_further_than_there_is_room(
+    capacity: int, scope: Any
+) -> None:
+    gate = Gate()
+    read = 0
+
+    def endless() -> Any:
+        nonlocal read
+        for number in itertools.count():
+            read += 1
+            yield number
+
+    pipeline = Pipeline(
+        [
+            Stage("A", 3, [same], queue_capacity=capacity, retry=scope),
+            Stage("B", 2, [gate], queue_capacity=capacity, retry=scope),
+        ]
+    )
+    async with anyio.create_task_group() as group:
+        group.start_soon(pipeline.run, endless())
+        await anyio.wait_all_tasks_blocked()
+        assert read == (3 + capacity) + (2 + capacity) + 1
+        stats = pipeline.get_stats()
+        assert stats.stage_stats["B"].in_progress_items == len(gate.inside) == 2
+        assert stats.queue_sizes == {"A": capacity, "B": capacity}
+        assert stats.items_in_flight == read
+        group.cancel_scope.cancel()
+
+
+async def test_p5_a_stage_whose_every_item_comes_back_holds_no_more_than_its_places() -> None:
+    waiting = 0
+
+    async def fail(value: int) -> None:
+        raise ValueError
+
+    read = 0
+
+    def endless() -> Any:
+        nonlocal read
+        for number in itertools.count():
+            read += 1
+            yield number
+
+    stage = Stage("A", 2, [fail], retry="per_stage", queue_capacity=4, task_wait_seconds=3600)
+    pipeline = Pipeline([stage])
+    async with anyio.create_task_group() as group:
+        group.start_soon(pipeline.run, endless())
+        await anyio.wait_all_tasks_blocked()
+        stats = pipeline.get_stats().stage_stats["A"]
+        waiting = stats.pending_items
+        assert (read, waiting, stats.in_progress_items) == (7, 7, 0)
+        group.cancel_scope.cancel()
+
+
+async def test_p6_failures_callbacks_and_observers_hurt_no_other_item(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def fail_on_three(value: int) -> int:
+        if value == 3:
+            raise ValueError
+        return value
+
+    def broken(*args: Any) -> None:
+        raise RuntimeError("broken callback")
+
+    async def broken_async(*args: Any) -> None:
+        await checkpoint()
+        raise RuntimeError("broken async callback")
+
+    tracker = StatusTracker(broken, broken_async, on_success=broken_async, on_failure=broken)
+    pipeline = Pipeline(
+        [Stage("A", 2, [fail_on_three], retry=AT_ONCE, on_success=broken, on_failure=broken)],
+        status_tracker=tracker,
+    )
+    with caplog.at_level(logging.ERROR, "antflow"):
+        results = await pipeline.run(range(10))
+    assert len(results) == 9
+    assert tracker.callback_errors == 3 * 10 + 12 + 9 + 1
+    assert len(caplog.records) == 6  # once for each callback
+    assert "on_status_change callback" in caplog.text
+    assert "on_success callback" in caplog.text
+    assert "of stage 'A'" in caplog.text
+    assert "broken async callback" in caplog.text  # the traceback is there
+
+
+async def test_p7_cancelling_the_caller_cancels_every_task() -> None:
+    gate = Gate()
+    cancelled: list[int] = []
+    closed: list[str] = []
+
+    async def task(value: int) -> None:
+        try:
+            await gate(value)
+        except anyio.get_cancelled_exc_class():
+            cancelled.append(value)
+            raise
+
+    async def source() -> Any:
+        try:
+            for number in itertools.count():
+                yield number
+        finally:
+            await checkpoint()
+            closed.append("source")
+
+    pipeline = Pipeline([Stage("A", 5, [task], queue_capacity=2), Stage("B", 1, [same])])
+    with anyio.CancelScope() as scope:
+        async with anyio.create_task_group() as group:
+            group.start_soon(pipeline.run, source())
+            await anyio.wait_all_tasks_blocked()
+            scope.cancel()
+    assert scope.cancelled_caught
+    assert sorted(cancelled) == [0, 1, 2, 3, 4]
+    assert closed == ["source"]
+    assert pipeline.get_stats().items_in_flight == 0
+    assert {state.status for state in pipeline.get_worker_states().values()} == {"idle"}
+    assert pipeline.failures == []
+    # The pipeline can run again.
+    gate.event.set()
+    assert len(await pipeline.run(range(20))) == 20
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+async def test_p8_what_came_before_an_error_in_the_source_is_finished(kind: str) -> None:
+    error = OSError("disk gone")
+
+    def source() -> Any:
+        yield from range(100)
+        raise error
+
+    async def async_source() -> Any:
+        for number in range(100):
+            yield number
+        raise error
+
+    async def odd_fail(value: int) -> int:
+        await checkpoint()
+        if value % 2:
+            raise ValueError
+        return value
+
+    pipeline = Pipeline([Stage("A", 3, [odd_fail], task_attempts=1)])
+    with pytest.raises(OSError, match="disk gone") as caught:
+        await pipeline.run(source() if kind == "sync" else async_source())
+    assert caught.value is error
+    assert pipeline.results.values == list(range(0, 100, 2))
+    assert sorted(item.item_id for item in pipeline.failures) == list(range(1, 100, 2))
+    assert pipeline.results.failures == pipeline.failures
+
+
+def test_p9_a_bad_definition_fails_when_it_is_built() -> None:
+    with pytest.raises(StageValidationError) as caught:
+        Stage("Fetch", "3", [same])  # type: ignore[arg-type]
+    assert str(caught.value) == (
+        "Stage 'Fetch': workers must be a whole number of at least 1, got '3' (str). "
+        "Write workers=3, without the quotes."
+    )
+
+
+@pytest.mark.virtual_time
+async def test_p10_idle_workers_do_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While one item takes an hour, no timer is set and no worker wakes."""
+    from antflow import _flow
+
+    wakes = 0
+    wait_for_item = _flow._wait_for_item
+
+    async def counted(pool: Any) -> Any:
+        nonlocal wakes
+        wakes += 1
+        return await wait_for_item(pool)
+
+    monkeypatch.setattr(_flow, "_wait_for_item", counted)
+
+    async def hour(value: int) -> int:
+        await anyio.sleep(3600)
+        return value
+
+    began = anyio.current_time()
+    pipeline = Pipeline([Stage("A", 100, [same]), Stage("B", 100, [hour]), Stage("C", 9, [same])])
+    await pipeline.run([1])
+    assert anyio.current_time() - began == pytest.approx(3600)
+    assert wakes <= 8
+
+
+def test_p10_importing_is_quiet_and_loads_nothing_optional() -> None:
+    code = (
+        "import logging, sys, antflow;"
+        "assert not logging.getLogger('antflow').handlers and not logging.root.handlers;"
+        "optional = {'trio', 'uvloop', 'rich', 'hypothesis', 'pytest', 'sqlite3', 'antflow.demo'};"
+        "print(sorted(optional & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+def test_p11_one_pipeline_runs_on_asyncio_and_on_trio() -> None:
+    pipeline = Pipeline([Stage("A", 2, [same]), Stage("B", 2, [str])])
+    for backend in ("asyncio", "trio", "asyncio"):
+        assert anyio.run(pipeline.run, range(3), backend=backend).values == ["0", "1", "2"]
+
+
+def test_the_first_example_of_the_guide_under_asyncio_run_and_trio_run() -> None:
+    import asyncio
+
+    import trio
+
+    async def fetch(x: int) -> str:
+        return f"data_{x}"
+
+    async def process(x: str) -> str:
+        return x.upper()
+
+    fetch_stage = Stage(name="Fetch", workers=3, tasks=[fetch])
+    process_stage = Stage(name="Process", workers=2, tasks=[process])
+    pipeline = Pipeline(stages=[fetch_stage, process_stage])
+
+    async def main() -> list[str]:
+        results = await pipeline.run(range(10))
+        return [result.value for result in results]
+
+    expected = [f"DATA_{number}" for number in range(10)]
+    assert asyncio.run(main()) == expected
+    assert trio.run(main) == expected
