@@ -118,11 +118,15 @@ async def work(pool: Pool, worker: Worker) -> None:
                 # Only now: an item that waits for room in the next stage still counts here.
                 places.release(record)
 
+        # A worker that waits holds no item, and what it held is free (see TaskRunner.run).
+        del record, outcome
         turn += 1
         if turn >= ITEMS_PER_TURN:
             await checkpoint()
             turn = 0
     pool.leave(worker)
+    # The traceback of a failure holds this frame, and through these the frame would hold failures.
+    del pool, following
 
 
 async def _wait_for_item(pool: Pool) -> Record:

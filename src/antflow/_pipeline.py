@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterable, Iterable
 from typing import Any
 
-from attrs import define, field
+from attrs import define, field, setters
 
 from ._bus import EventBus, Subscription
 from ._callables import handler_name
@@ -31,7 +31,7 @@ def _check_tracker(pipeline: Pipeline, attribute: Any, tracker: object) -> None:
         refuse("Pipeline", "status_tracker", "a StatusTracker or None", tracker, hint)
 
 
-@define(eq=False)
+@define(eq=False, on_setattr=setters.frozen)
 class Pipeline:
     """
     Stages that items go through one after the other.
@@ -58,8 +58,9 @@ class Pipeline:
     collect_results: bool = field(default=True, validator=_check_collect_results)
     status_tracker: StatusTracker | None = field(default=None, validator=_check_tracker)
     events: EventBus = field(factory=EventBus, init=False, repr=False)
-    _hooks: tuple[StageHooks, ...] = field(init=False, repr=False)
-    _state: RunState = field(init=False, repr=False)
+    _hooks: tuple[StageHooks, ...] = field(init=False, repr=False, on_setattr=setters.NO_OP)
+    # The books of the newest run: the only thing here that changes.
+    _state: RunState = field(init=False, repr=False, on_setattr=setters.NO_OP)
 
     def __attrs_post_init__(self) -> None:
         self._hooks = _hooks(self.stages, self.status_tracker)

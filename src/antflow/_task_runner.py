@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from functools import partial
 from inspect import isawaitable
 from time import perf_counter, time
 from typing import Any
@@ -95,10 +94,12 @@ class TaskRunner:
                     raise
                 caught = error
             # Outside the except block: what later attempts raise must not have this as context.
+            recover = self._try_again if self._policy.scope == "task" else self._give_back
             try:
-                return await self._recover(step, value, caught, record, worker)
+                return await recover(step, value, caught, record, worker)
             finally:
-                # The traceback holds this frame, which would hold the error.
+                # The traceback of the error holds this frame and those that called it: no variable
+                # of theirs may hold the error, or only the garbage collector would free it.
                 del caught
         return value
 
@@ -114,17 +115,6 @@ class TaskRunner:
             if not _is_failure_of_item(error):
                 raise
             return Failure(error, "skip_if", record.attempt, again=False)
-
-    async def _recover(
-        self, step: _Step, value: Any, error: BaseException, record: Record, worker: Worker
-    ) -> Any:
-        """Do what the policy says about *step*, which failed with *error*, and what comes after."""
-        if self._policy.scope == "stage":
-            return await self._give_back(step, error, record, worker)
-        value = await self._try_again(step, value, error, record, worker)
-        if type(value) is Failure:
-            return value
-        return await self.run(record, worker, value, self._steps.index(step) + 1)
 
     async def _attempt(
         self, step: _Step, value: Any, record: Record, worker: Worker, attempt: int
@@ -146,7 +136,7 @@ class TaskRunner:
     async def _try_again(
         self, step: _Step, value: Any, error: BaseException, record: Record, worker: Worker
     ) -> Any:
-        """Repeat *step*, which failed with *error*, as often as the policy grants it."""
+        """Repeat *step*, which failed with *error*, as the policy grants it; then do the rest."""
         retries = Retries(self._policy, step.name)
         attempt = 1
         try:
@@ -162,20 +152,22 @@ class TaskRunner:
                     break
                 attempt += 1
                 try:
-                    return await self._attempt(step, value, record, worker, attempt)
+                    result = await self._attempt(step, value, record, worker, attempt)
                 except BaseException as again:
                     if not _is_failure_of_item(again):
                         raise
                     error = again
+                else:
+                    return await self.run(record, worker, result, self._steps.index(step) + 1)
             await self._publish_end("fail", step, record, worker, attempt, error)
             return Failure(error, step.name, attempt, again=False)
         finally:
             del error
 
     async def _give_back(
-        self, step: _Step, error: BaseException, record: Record, worker: Worker
+        self, step: _Step, value: Any, error: BaseException, record: Record, worker: Worker
     ) -> Failure:
-        """Say whether the item, which failed with *error*, may go through the stage again."""
+        """Say whether the item may go through the stage again, after *step* failed with *error*."""
         if record.retries is None:
             record.retries = Retries(self._policy, self._stage_name)
         granted, error = await _ask(record.retries, error, record.attempt)
@@ -254,8 +246,12 @@ def _adapt(task: Task, stage: Stage, limiter: CapacityLimiter) -> Call:
 
 
 def _threaded(task: Task, limiter: CapacityLimiter) -> Callable[..., Awaitable[Any]]:
+    def call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any]:
+        # In a tuple, because trio refuses to bring a coroutine back from a thread.
+        return (task(*args, **kwargs),)
+
     async def call_in_thread(*args: Any, **kwargs: Any) -> Any:
-        result = await to_thread.run_sync(partial(task, *args, **kwargs), limiter=limiter)
+        (result,) = await to_thread.run_sync(call, args, kwargs, limiter=limiter)
         return await result if isawaitable(result) else result
 
     return call_in_thread

@@ -1,0 +1,279 @@
+"""Cancellation passes through untouched; what is fatal comes out as itself; strays hurt one item."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import sys
+import weakref
+from collections.abc import AsyncIterator
+from typing import Any
+
+import anyio
+import pytest
+from anyio.lowlevel import checkpoint
+
+from antflow import Pipeline, RetryPolicy, Stage, StatusTracker
+
+if sys.version_info < (3, 11):
+    from exceptiongroup import BaseExceptionGroup
+
+
+class Fatal(BaseException):
+    """Neither an Exception nor a cancellation."""
+
+
+async def same(value: Any) -> Any:
+    await checkpoint()
+    return value
+
+
+async def forever(value: Any) -> Any:
+    await anyio.sleep_forever()
+
+
+@pytest.mark.virtual_time
+async def test_a_deadline_around_a_run_is_kept() -> None:
+    with anyio.move_on_after(5) as scope:
+        await Pipeline([Stage("A", 3, [forever])]).run(range(10))
+    assert scope.cancelled_caught
+    assert anyio.current_time() == pytest.approx(scope.deadline)
+
+
+@pytest.mark.virtual_time
+@pytest.mark.parametrize("scope_of_retry", ["task", "stage"])
+async def test_cancelling_during_a_back_off_makes_no_further_attempt(scope_of_retry: Any) -> None:
+    attempts = 0
+
+    async def fail(value: int) -> None:
+        nonlocal attempts
+        attempts += 1
+        raise ValueError
+
+    policy = RetryPolicy(scope=scope_of_retry, wait_initial=60)
+    with anyio.move_on_after(5) as scope:
+        await Pipeline([Stage("A", 1, [fail], policy)]).run([1])
+    assert scope.cancelled_caught
+    assert attempts == 1
+
+
+async def test_one_fatal_error_comes_out_by_itself() -> None:
+    fatal = Fatal("the one")
+    cancelled = 0
+
+    async def task(value: int) -> int:
+        nonlocal cancelled
+        if value == 3:
+            await anyio.wait_all_tasks_blocked()
+            raise fatal
+        try:
+            return await forever(value)
+        except anyio.get_cancelled_exc_class():
+            cancelled += 1
+            raise
+
+    pipeline = Pipeline([Stage("A", 4, [task]), Stage("B", 2, [same])])
+    with pytest.raises(Fatal) as caught:
+        await pipeline.run(range(10))
+    assert caught.value is fatal
+    assert cancelled == 3
+    assert pipeline.failures == []
+
+
+async def test_several_fatal_errors_come_out_in_one_flat_group() -> None:
+    both_in = anyio.Event()
+    inside = 0
+
+    async def task(value: int) -> int:
+        nonlocal inside
+        inside += 1
+        if inside == 2:
+            both_in.set()
+        try:
+            await both_in.wait()
+            await anyio.sleep_forever()
+        finally:
+            raise Fatal(value)
+
+    pipeline = Pipeline([Stage("A", 2, [task])])
+    with pytest.raises(BaseExceptionGroup) as caught, anyio.CancelScope() as scope:
+        async with anyio.create_task_group() as group:
+
+            async def cancel() -> None:
+                await both_in.wait()
+                scope.cancel()
+
+            group.start_soon(cancel)
+            await pipeline.run(range(2))
+    leaves = caught.value.exceptions
+    while isinstance(leaves[0], BaseExceptionGroup):  # the groups of this test itself
+        leaves = leaves[0].exceptions
+    assert sorted(error.args for error in leaves) == [(0,), (1,)]
+
+
+async def test_a_fatal_error_of_the_source_comes_out_by_itself() -> None:
+    def source() -> Any:
+        yield 1
+        raise Fatal
+
+    with pytest.raises(Fatal):
+        await Pipeline([Stage("A", 1, [same])]).run(source())
+
+
+async def test_a_fatal_error_of_a_callback_or_retry_hook_ends_the_run() -> None:
+    async def fatal(*args: Any) -> None:
+        raise Fatal
+
+    async def fail(value: Any) -> None:
+        raise ValueError
+
+    def hook(error: Exception) -> bool:
+        raise Fatal
+
+    with pytest.raises(Fatal):
+        await Pipeline([Stage("A", 1, [same], on_success=fatal)]).run([1])
+    with pytest.raises(Fatal):
+        await Pipeline([Stage("A", 1, [fail], RetryPolicy(on=hook))]).run([1])
+
+
+async def test_a_fatal_error_in_a_later_attempt_ends_the_run() -> None:
+    attempts = 0
+
+    async def fail(value: Any) -> None:
+        nonlocal attempts
+        attempts += 1
+        raise ValueError if attempts == 1 else Fatal
+
+    with pytest.raises(Fatal):
+        await Pipeline([Stage("A", 1, [fail], task_wait_seconds=0)]).run([1])
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+def test_interrupts_come_out_plain(backend: str, kind: type[BaseException]) -> None:
+    """asyncio lets these two through its loop, so that no test inside a loop could see them."""
+
+    async def interrupt(value: int) -> int:
+        await checkpoint()
+        if value == 5:
+            raise kind
+        return value
+
+    async def main() -> None:
+        await pipeline.run(range(100))
+
+    pipeline = Pipeline([Stage("A", 3, [interrupt])])
+    with pytest.raises(kind):
+        anyio.run(main, backend=backend)
+    assert pipeline.failures == []
+
+
+class TestNativelyOnAsyncio:
+    """What only asyncio's own `Task.cancel()` and futures can do."""
+
+    @pytest.fixture
+    def anyio_backend(self) -> str:
+        return "asyncio"
+
+    async def test_cancelling_the_task_of_the_caller_ends_the_run(self) -> None:
+        cancelled = []
+
+        async def task(value: int) -> None:
+            try:
+                await anyio.sleep_forever()
+            except asyncio.CancelledError:
+                cancelled.append(value)
+                raise
+
+        async def source() -> AsyncIterator[int]:
+            yield 0
+            yield 1
+            await anyio.sleep_forever()
+
+        pipeline = Pipeline([Stage("A", 2, [task])])
+        for items in (range(100), source()):
+            cancelled.clear()
+            running = asyncio.ensure_future(pipeline.run(items))
+            await anyio.wait_all_tasks_blocked()
+            running.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await running
+            assert sorted(cancelled) == [0, 1]
+            assert pipeline.failures == []
+
+    async def test_a_task_that_awaits_something_cancelled_fails_its_item_only(self) -> None:
+        async def task(value: int) -> int:
+            if value % 5 == 2:
+                future = asyncio.get_running_loop().create_future()
+                future.cancel()
+                await future
+            return value
+
+        for retry in ("per_task", "per_stage"):
+            pipeline = Pipeline([Stage("A", 3, [task], retry)])  # type: ignore[arg-type]
+            results = await pipeline.run(range(20))
+            assert results.values == [value for value in range(20) if value % 5 != 2]
+            # Not an Exception, so it is not retried.
+            assert {item.attempts for item in results.failures} == {1}
+            assert {item.error_type for item in results.failures} == {"CancelledError"}
+
+    async def test_a_stray_cancellation_in_skip_if_fails_its_item_only(self) -> None:
+        async def skip_if(value: int) -> bool:
+            raise asyncio.CancelledError
+
+        results = await Pipeline([Stage("A", 1, [same], skip_if=skip_if)]).run([1, 2])
+        assert len(results.failures) == 2
+
+    async def test_a_stray_cancellation_in_a_callback_is_an_error_of_the_callback(self) -> None:
+        async def callback(event: Any) -> None:
+            raise asyncio.CancelledError
+
+        tracker = StatusTracker(callback)
+        results = await Pipeline([Stage("A", 1, [same])], status_tracker=tracker).run([1, 2])
+        assert results.values == [1, 2]
+        assert tracker.callback_errors == 6
+
+    async def test_a_stray_cancellation_in_the_source_is_never_silent(self) -> None:
+        async def source() -> AsyncIterator[int]:
+            yield 1
+            raise asyncio.CancelledError
+
+        pipeline = Pipeline([Stage("A", 1, [same])])
+        with pytest.raises(asyncio.CancelledError):
+            await pipeline.run(source())
+        if sys.version_info >= (3, 11):
+            assert pipeline.results.values == [1]
+
+
+async def test_a_failure_keeps_no_frame_of_ours_alive() -> None:
+    """Dropping the results frees exceptions and values at once, without the garbage collector."""
+
+    class Value:
+        pass
+
+    class Error(Exception):
+        pass
+
+    async def fail(value: Value) -> None:
+        await checkpoint()
+        raise Error
+
+    values = [Value() for _ in range(4)]
+    references = [weakref.ref(value) for value in values]
+    gc.collect()
+    gc.disable()
+    try:
+        for retry in ("per_task", "per_stage"):
+            stage = Stage("A", 2, [same, fail], retry, task_wait_seconds=0)  # type: ignore[arg-type]
+            pipeline = Pipeline([stage])
+            results = await pipeline.run(values)
+            assert len(results.failures) == 4
+            errors = [weakref.ref(failure.exception) for failure in results.failures]
+            del results, pipeline
+            await checkpoint()
+            await checkpoint()
+            assert [reference() for reference in errors] == [None] * 4
+        del values
+        assert [reference() for reference in references] == [None] * 4
+    finally:
+        gc.enable()

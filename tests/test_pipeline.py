@@ -1,0 +1,405 @@
+"""Pipelines: what goes in, what comes out, and what a pipeline tells about itself."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import sys
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import anyio
+import pytest
+from anyio.lowlevel import checkpoint
+
+from antflow import (
+    DashboardSnapshot,
+    FailedItem,
+    Item,
+    Pipeline,
+    PipelineError,
+    PipelineResult,
+    Results,
+    RetryPolicy,
+    Stage,
+    StageStats,
+    TaskFailedError,
+    TooManyFailuresError,
+    WorkerMetrics,
+    WorkerState,
+)
+
+if sys.version_info < (3, 11):
+    from exceptiongroup import ExceptionGroup
+
+
+async def same(value: Any) -> Any:
+    await checkpoint()
+    return value
+
+
+async def odd_fails(value: int) -> int:
+    await checkpoint()
+    if value % 2:
+        raise ValueError(f"odd: {value}")
+    return value
+
+
+def pipeline(**arguments: Any) -> Pipeline:
+    return Pipeline([Stage("A", 3, [odd_fails], task_attempts=1)], **arguments)
+
+
+class TestInput:
+    async def test_any_iterable_and_async_iterable_will_do(self) -> None:
+        class Countdown:
+            """An async iterable that is no generator, and is left open for its owner."""
+
+            def __init__(self) -> None:
+                self.left = 3
+
+            def __aiter__(self) -> Countdown:
+                return self
+
+            async def __anext__(self) -> int:
+                self.left -= 1
+                if self.left < 0:
+                    raise StopAsyncIteration
+                return self.left
+
+            async def aclose(self) -> None:
+                raise AssertionError("this is not ours to close")
+
+        async def generator() -> AsyncIterator[int]:
+            for value in range(3):
+                yield value
+
+        a = Pipeline([Stage("A", 2, [same])])
+        for source in ([1, 2], (1, 2), {1: 1, 2: 2}, iter([1, 2]), map(int, "12")):
+            assert (await a.run(source)).values == [1, 2]
+        assert (await a.run([])) == []
+        assert (await a.run(generator())).values == [0, 1, 2]
+        assert (await a.run(Countdown())).values == [2, 1, 0]
+
+    @pytest.mark.parametrize(
+        ("items", "words"),
+        [
+            (5, "got 5 (int)."),
+            (None, "got None (NoneType)."),
+            (same, "It is a function: call it, and give what it returns."),
+        ],
+    )
+    async def test_anything_else_is_refused(self, items: Any, words: str) -> None:
+        with pytest.raises(PipelineError, match="must be an iterable or async iterable") as caught:
+            await pipeline().run(items)
+        assert words in str(caught.value)
+
+    async def test_an_awaitable_is_refused_with_the_likely_mistake(self) -> None:
+        coroutine = same([1])
+        with pytest.raises(PipelineError, match="await it first"):
+            await pipeline().run(coroutine)  # type: ignore[arg-type]
+        coroutine.close()
+
+    async def test_a_generator_is_closed_when_the_run_ends_early(self) -> None:
+        closed = []
+
+        def source() -> Iterator[int]:
+            try:
+                while True:
+                    yield 1
+            finally:
+                closed.append("sync")
+
+        with pytest.raises(TooManyFailuresError):
+            await pipeline().run(source(), max_failures=0)
+        assert closed == ["sync"]
+
+    async def test_an_item_keeps_its_metadata_to_itself(self) -> None:
+        metadata = {"a": 1}
+        (result,) = await Pipeline([Stage("A", 1, [same])]).run([Item(1, metadata=metadata)])
+        result.metadata["a"] = 2
+        assert metadata == {"a": 1}
+
+    async def test_a_quick_endless_source_lets_others_run(self) -> None:
+        """Even when nothing ever has to wait for room."""
+        seen = 0
+
+        def source() -> Iterator[int]:
+            nonlocal seen
+            while True:
+                seen += 1
+                yield seen
+
+        a = Pipeline([Stage("A", 1, [same], queue_capacity=float("inf"))])
+        async with anyio.create_task_group() as group:
+            group.start_soon(a.run, source())
+            for _ in range(10):
+                await checkpoint()
+            group.cancel_scope.cancel()
+        assert 0 < seen < 100_000
+
+
+class TestResults:
+    async def test_failures_are_beside_the_results(self) -> None:
+        results = await pipeline().run([2, Item(3, id="three", metadata={"x": 1}), 4])
+        assert isinstance(results, list)
+        assert results.values == [2, 4]
+        assert results[0] == PipelineResult(0, 2, 0, {})
+        assert results[0].is_success
+        (failure,) = results.failures
+        assert failure.item_id == "three"
+        assert (failure.stage, failure.task_name, failure.attempts) == ("A", "odd_fails", 1)
+        assert (failure.error, failure.error_type) == ("odd: 3", "ValueError")
+        assert (failure.value, failure.metadata, failure.sequence_id) == (3, {"x": 1}, 1)
+        assert isinstance(failure.exception, ValueError)
+        # The traceback leads to the task.
+        traceback = failure.exception.__traceback__
+        names = []
+        while traceback is not None:
+            names.append(traceback.tb_frame.f_code.co_name)
+            traceback = traceback.tb_next
+        assert names[-1] == "odd_fails"
+
+    async def test_a_failed_item_can_be_fed_again(self) -> None:
+        broken = True
+
+        async def repairable(value: int) -> int:
+            if broken:
+                raise ValueError
+            return value
+
+        async def add(value: int) -> int:
+            return value + 10
+
+        a = Pipeline([Stage("A", 2, [add]), Stage("B", 2, [repairable], task_attempts=1)])
+        first = await a.run([1, 2])
+        assert [(item.value, item.stage_value) for item in first.failures] == [(1, 11), (2, 12)]
+        broken = False
+        again = await a.run(Item(item.value, id=item.item_id) for item in first.failures)
+        assert again.values == [11, 12]
+
+    async def test_raise_for_failures_names_item_stage_and_task(self) -> None:
+        results = await pipeline().run([1, 2, 3])
+        with pytest.raises(ExceptionGroup, match="2 of 3 items failed") as caught:
+            results.raise_for_failures()
+        first = caught.value.exceptions[0]
+        assert isinstance(first, TaskFailedError)
+        assert str(first) == (
+            "item 0 failed in stage 'A', task 'odd_fails', after 1 attempt: ValueError: odd: 1"
+        )
+        assert (first.item_id, first.stage, first.task_name, first.attempts) == (
+            0,
+            "A",
+            "odd_fails",
+            1,
+        )
+        assert first.__cause__ is results.failures[0].exception
+        (await pipeline().run([2])).raise_for_failures()
+
+    async def test_results_and_failures_can_be_pickled_and_copied(self) -> None:
+        results = await pipeline().run([1, 2])
+        again = pickle.loads(pickle.dumps(results))
+        assert again == results
+        assert [item.item_id for item in again.failures] == [0]
+        assert pickle.loads(pickle.dumps(results[0])) == results[0]
+        assert copy.deepcopy(results).failures[0].error == "odd: 1"
+        error = results.failures[0].as_exception()
+        assert pickle.loads(pickle.dumps(error)).item_id == 0
+
+    async def test_an_unreadable_exception_is_reported_all_the_same(self) -> None:
+        class Broken(Exception):
+            def __str__(self) -> str:
+                raise RuntimeError
+
+        async def fail(value: Any) -> Any:
+            raise Broken if value else ValueError
+
+        results = await Pipeline([Stage("A", 1, [fail], task_attempts=1)]).run([1, 0])
+        assert results.failures[0].error == "<Broken whose text cannot be read>"
+        assert results.failures[1].error == "ValueError"
+
+    async def test_results_need_not_be_kept(self) -> None:
+        a = pipeline(collect_results=False)
+        results = await a.run(range(10))
+        assert results == []
+        assert len(results.failures) == 5
+        assert a.get_stats().items_processed == 5
+
+
+class TestMaxFailures:
+    async def test_so_many_are_tolerated(self) -> None:
+        results = await pipeline().run(range(20), max_failures=10)
+        assert (len(results), len(results.failures)) == (10, 10)
+
+    async def test_one_more_stops_the_run(self) -> None:
+        read = 0
+
+        def source() -> Iterator[int]:
+            nonlocal read
+            while True:
+                read += 1
+                yield read
+
+        a = pipeline()
+        with pytest.raises(TooManyFailuresError, match="and max_failures is 2; the last: item") as (
+            caught
+        ):
+            await a.run(source(), max_failures=2)
+        error = caught.value
+        assert error.max_failures == 2
+        assert error.results is not None
+        assert len(error.results.failures) >= 3
+        assert isinstance(error.__cause__, TaskFailedError)
+        assert pickle.loads(pickle.dumps(error)).results == error.results
+        assert a.results == error.results
+
+    async def test_zero_stops_at_the_first(self) -> None:
+        with pytest.raises(TooManyFailuresError, match="^1 item failed and max_failures is 0"):
+            await pipeline().run([1], max_failures=0)
+
+    @pytest.mark.parametrize("bad", [-1, True, "1", 1.5])
+    async def test_it_is_checked(self, bad: Any) -> None:
+        with pytest.raises(PipelineError, match="max_failures must be a whole number"):
+            await pipeline().run([1], max_failures=bad)
+
+    async def test_a_stage_that_takes_items_back_is_stopped_too(self) -> None:
+        async def fail(value: Any) -> None:
+            raise ValueError
+
+        policy = RetryPolicy(scope="stage", attempts=2, wait_initial=0, wait_jitter=0)
+        with pytest.raises(TooManyFailuresError):
+            await Pipeline([Stage("A", 2, [fail], policy)]).run(range(100), max_failures=5)
+
+
+class TestRuns:
+    async def test_a_second_run_starts_clean(self) -> None:
+        a = pipeline()
+        await a.run(range(10))
+        assert (a.get_stats().items_processed, len(a.failures)) == (5, 5)
+        results = await a.run([2, 4, 6])
+        assert [result.sequence_id for result in results] == [0, 1, 2]
+        assert (a.get_stats().items_processed, a.failures, results.failures) == (3, [], [])
+
+    async def test_overlapping_runs_do_not_meet(self) -> None:
+        opened = anyio.Event()
+
+        async def task(value: tuple[str, int]) -> tuple[str, int]:
+            if value[0] == "held":
+                await opened.wait()
+            return value
+
+        a = Pipeline([Stage("A", 2, [task]), Stage("B", 2, [same])])
+        outcome: dict[str, Results] = {}
+
+        async def run(name: str) -> None:
+            outcome[name] = await a.run([(name, number) for number in range(50)])
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(run, "held")
+            await anyio.wait_all_tasks_blocked()
+            await run("free")
+            assert list(outcome) == ["free"]
+            opened.set()
+        for name, results in outcome.items():
+            assert results.values == [(name, number) for number in range(50)]
+
+    async def test_runs_can_be_nested_in_a_task_of_the_same_pipeline(self) -> None:
+        async def recurse(value: int) -> int:
+            if value == 0:
+                return 0
+            return 1 + (await a.run([value - 1])).values[0]
+
+        a = Pipeline([Stage("A", 1, [recurse])])
+        assert (await a.run([5])).values == [5]
+
+
+class TestStatistics:
+    def test_before_the_first_run_all_is_idle(self) -> None:
+        a = Pipeline([Stage("A", 2, [same]), Stage("B", 1, [same])])
+        assert a.results == []
+        assert a.failures == []
+        assert a.get_worker_names() == {"A": ["A-W0", "A-W1"], "B": ["B-W0"]}
+        assert a.get_worker_states()["A-W1"] == WorkerState("A-W1", "A")
+        assert a.get_worker_metrics()["B-W0"] == WorkerMetrics("B-W0", "B")
+        assert a.get_worker_metrics()["B-W0"].avg_processing_time == 0.0
+        stats = a.get_stats()
+        assert (stats.items_processed, stats.items_failed, stats.items_in_flight) == (0, 0, 0)
+        assert stats.stage_stats == {"A": StageStats("A"), "B": StageStats("B")}
+        assert stats.queue_sizes == {"A": 0, "B": 0}
+
+    async def test_during_a_run_every_item_is_somewhere(self) -> None:
+        held = anyio.Event()
+
+        async def hold(value: int) -> int:
+            await held.wait()
+            return value
+
+        async def skip_or_fail(value: int) -> int:
+            if value == 1:
+                raise KeyError("one")
+            return value
+
+        a = Pipeline(
+            [
+                Stage("A", 1, [skip_or_fail], task_attempts=1, skip_if=lambda value: value == 0),
+                Stage("B", 2, [hold], queue_capacity=1),
+            ]
+        )
+        async with anyio.create_task_group() as group:
+            group.start_soon(a.run, range(8))
+            await anyio.wait_all_tasks_blocked()
+            snapshot = a.get_dashboard_snapshot()
+            held.set()
+        stats = snapshot.pipeline_stats
+        # 0, 2 are held; 3 is queued; 4 is in the hands of A's worker; 5, 6, 7 wait for A.
+        assert stats.stage_stats["A"] == StageStats("A", 3, 0, 4 - 1 + 0, 1, 1)
+        assert stats.stage_stats["B"] == StageStats("B", 2, 2, 0, 0, 0)
+        assert stats.queue_sizes == {"A": 3, "B": 1}
+        assert (stats.items_processed, stats.items_failed, stats.items_in_flight) == (0, 1, 7)
+        state = snapshot.worker_states["B-W0"]
+        assert (state.status, state.current_item_id, state.current_task) == ("busy", 0, "hold")
+        assert state.processing_since is not None
+        assert state.processing_since <= snapshot.timestamp
+        assert snapshot.worker_states["A-W0"].status == "idle"
+        metrics = snapshot.worker_metrics["A-W0"]
+        assert (metrics.items_processed, metrics.items_failed) == (4, 1)
+        assert metrics.last_active is not None
+        assert metrics.last_active <= snapshot.timestamp
+        assert metrics.avg_processing_time == metrics.total_processing_time / 5
+        summary = snapshot.error_summary
+        assert (summary.total_failed, summary.errors_by_type, summary.errors_by_stage) == (
+            1,
+            {"KeyError": 1},
+            {"A": 1},
+        )
+        # It is a copy: the run that went on did not change it.
+        assert stats.items_in_flight == 7
+        assert a.get_stats().items_processed == 7
+
+    async def test_a_snapshot_can_be_pickled(self) -> None:
+        a = pipeline()
+        await a.run(range(4))
+        snapshot = a.get_dashboard_snapshot()
+        again: DashboardSnapshot = pickle.loads(pickle.dumps(snapshot))
+        assert again.pipeline_stats == snapshot.pipeline_stats
+        failures = again.error_summary.failed_items
+        assert [failure.item_id for failure in failures] == [1, 3]
+        assert all(isinstance(failure, FailedItem) for failure in failures)
+
+    async def test_a_worker_that_left_comes_back_under_its_name(self) -> None:
+        """Bursts make the pool grow and shrink; names stay within the definition."""
+        gates = [anyio.Event() for _ in range(4)]
+
+        async def source() -> AsyncIterator[int]:
+            for number, gate in enumerate(gates):
+                for value in range(12):
+                    yield 12 * number + value
+                await gate.wait()
+
+        a = Pipeline([Stage("A", 6, [same])])
+        async with anyio.create_task_group() as group:
+            group.start_soon(a.run, source())
+            for gate in gates:
+                await anyio.wait_all_tasks_blocked()
+                gate.set()
+        assert a.results.values == list(range(48))
+        assert list(a.get_worker_metrics()) == [f"A-W{number}" for number in range(6)]

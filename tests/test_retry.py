@@ -1,0 +1,375 @@
+"""Retries: how often, on what, after how long; by task and by stage; through stamina."""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+from typing import Any
+
+import anyio
+import pytest
+import stamina
+from anyio.lowlevel import checkpoint
+
+from antflow import Pipeline, RetryPolicy, Stage, StatusTracker, TaskEvent
+
+SCOPES = ["task", "stage"]
+
+
+class Flaky:
+    """Fails so many times for each value, and notes when it was called."""
+
+    __name__ = "flaky"
+
+    def __init__(self, times: int, error: type[Exception] = ValueError) -> None:
+        self.times = times
+        self.error = error
+        self.calls: dict[Any, list[float]] = {}
+
+    async def __call__(self, value: Any) -> Any:
+        calls = self.calls.setdefault(value, [])
+        calls.append(anyio.current_time())
+        await checkpoint()
+        if len(calls) <= self.times:
+            raise self.error(f"{value}, attempt {len(calls)}")
+        return value
+
+    def waits(self, value: Any) -> list[float]:
+        calls = self.calls[value]
+        return [round(after - before, 6) for before, after in zip(calls, calls[1:])]
+
+
+def with_policy(task: Any, **arguments: Any) -> Pipeline:
+    return Pipeline([Stage("A", 1, [task], RetryPolicy(**arguments))])
+
+
+@pytest.mark.virtual_time
+class TestWaits:
+    @pytest.mark.parametrize("retry", ["per_task", "per_stage"])
+    async def test_the_plain_keywords_wait_the_same_each_time(self, retry: Any) -> None:
+        flaky = Flaky(3)
+        stage = Stage(
+            "A", 1, [flaky], retry, task_attempts=4, stage_attempts=4, task_wait_seconds=2.5
+        )
+        results = await Pipeline([stage]).run([1])
+        assert results.values == [1]
+        assert flaky.waits(1) == [2.5, 2.5, 2.5]
+
+    @pytest.mark.parametrize("retry", ["per_task", "per_stage"])
+    async def test_no_wait_is_possible(self, retry: Any) -> None:
+        flaky = Flaky(2)
+        await Pipeline([Stage("A", 1, [flaky], retry, task_wait_seconds=0)]).run([1])
+        assert flaky.waits(1) == [0, 0]
+
+    @pytest.mark.parametrize("scope", SCOPES)
+    async def test_a_policy_waits_longer_each_time_up_to_a_bound(self, scope: Any) -> None:
+        flaky = Flaky(4)
+        pipeline = with_policy(
+            flaky,
+            scope=scope,
+            attempts=5,
+            wait_initial=1,
+            wait_max=10,
+            wait_jitter=0,
+            wait_exp_base=3,
+        )
+        assert (await pipeline.run([1])).values == [1]
+        assert flaky.waits(1) == [1, 3, 9, 10]
+
+    async def test_jitter_is_added(self) -> None:
+        flaky = Flaky(2)
+        await with_policy(flaky, wait_initial=10, wait_jitter=4).run([1])
+        first, second = flaky.waits(1)
+        assert 10 <= first <= 14
+        assert 20 <= second <= 24
+
+    @pytest.mark.parametrize("scope", SCOPES)
+    async def test_a_hook_decides_and_may_give_the_wait(self, scope: Any) -> None:
+        """As one does to honour Retry-After."""
+        answers = iter([7, dt.timedelta(minutes=1), True, 0.0, False])
+        asked: list[str] = []
+
+        def hook(error: Exception) -> Any:
+            asked.append(str(error))
+            return next(answers)
+
+        flaky = Flaky(99)
+        pipeline = with_policy(
+            flaky, scope=scope, attempts=9, on=hook, wait_initial=3, wait_max=3, wait_jitter=0
+        )
+        results = await pipeline.run([1])
+        assert flaky.waits(1) == [7, 60, 3, 0]
+        assert results.failures[0].attempts == 5
+        assert asked == [f"1, attempt {number}" for number in range(1, 6)]
+
+    async def test_the_worker_is_free_while_an_item_waits_to_go_through_its_stage_again(
+        self,
+    ) -> None:
+        flaky = Flaky(1)
+        order: list[int] = []
+
+        async def note(value: int) -> int:
+            if value == 0:
+                await flaky(value)
+            order.append(value)
+            return value
+
+        stage = Stage("A", 1, [note], "per_stage", task_wait_seconds=3600)
+        results = await Pipeline([stage]).run(range(5))
+        assert order == [1, 2, 3, 4, 0]
+        assert results.values == [0, 1, 2, 3, 4]
+
+    async def test_a_worker_stays_with_an_item_whose_task_is_tried_again(self) -> None:
+        order: list[int] = []
+        flaky = Flaky(1)
+
+        async def note(value: int) -> int:
+            if value == 0:
+                await flaky(value)
+            order.append(value)
+            return value
+
+        stage = Stage("A", 1, [note], "per_task", task_wait_seconds=3600)
+        await Pipeline([stage]).run(range(5))
+        assert order == [0, 1, 2, 3, 4]
+
+    async def test_limits_are_not_held_during_a_back_off(self) -> None:
+        flaky = Flaky(1)
+
+        async def limited(value: int) -> int:
+            if value == 0:
+                await flaky(value)
+            return value
+
+        stage = Stage(
+            "A", 2, [limited], task_wait_seconds=60, task_concurrency_limits={"limited": 1}
+        )
+        done: list[int] = []
+        tracker = StatusTracker(on_task_complete=lambda event: done.append(event.item_id))
+        await Pipeline([stage], status_tracker=tracker).run(range(4))
+        assert done == [1, 2, 3, 0]
+
+
+class TestAttempts:
+    @pytest.mark.parametrize("scope", SCOPES)
+    @pytest.mark.parametrize("attempts", [1, 2, 3])
+    async def test_attempts_are_totals(self, scope: Any, attempts: int) -> None:
+        flaky = Flaky(99)
+        pipeline = with_policy(
+            flaky, scope=scope, attempts=attempts, wait_initial=0, wait_jitter=0
+        )
+        results = await pipeline.run(range(5))
+        assert {len(calls) for calls in flaky.calls.values()} == {attempts}
+        assert {item.attempts for item in results.failures} == {attempts}
+
+    async def test_each_task_is_retried_by_itself(self) -> None:
+        first, second = Flaky(2), Flaky(2)
+        stage = Stage("A", 1, [first, second], task_wait_seconds=0)
+        assert (await Pipeline([stage]).run([1])).values == [1]
+        assert (len(first.calls[1]), len(second.calls[1])) == (3, 3)
+
+    async def test_a_stage_starts_over_with_the_first_task_and_the_same_value(self) -> None:
+        given: list[int] = []
+
+        async def first(value: int) -> int:
+            given.append(value)
+            return value + 100
+
+        stage = Stage("A", 1, [first, Flaky(1)], "per_stage", task_wait_seconds=0)
+        assert (await Pipeline([stage]).run([1])).values == [101]
+        assert given == [1, 1]
+
+    async def test_the_next_stage_counts_from_one(self) -> None:
+        attempts: list[tuple[str, int]] = []
+        tracker = StatusTracker(
+            on_task_complete=lambda event: attempts.append((event.stage, event.attempt))
+        )
+        policy = RetryPolicy(scope="stage", wait_initial=0, wait_jitter=0)
+        stages = [Stage("A", 1, [Flaky(2)], policy), Stage("B", 1, [Flaky(1)], policy)]
+        await Pipeline(stages, status_tracker=tracker).run([1])
+        assert attempts == [("A", 3), ("B", 2)]
+
+    @pytest.mark.parametrize("scope", SCOPES)
+    async def test_only_what_the_policy_names_is_tried_again(self, scope: Any) -> None:
+        for error, calls in [(KeyError, 1), (OSError, 3), (ConnectionError, 3)]:
+            flaky = Flaky(99, error)
+            pipeline = with_policy(
+                flaky, scope=scope, on=(OSError, ValueError), wait_initial=0, wait_jitter=0
+            )
+            await pipeline.run([1])
+            assert len(flaky.calls[1]) == calls
+
+    @pytest.mark.parametrize("scope", SCOPES)
+    async def test_a_hook_that_raises_fails_the_item_with_its_own_error(self, scope: Any) -> None:
+        def hook(error: Exception) -> bool:
+            raise LookupError("broken hook")
+
+        results = await with_policy(Flaky(9), scope=scope, on=hook).run([1])
+        (failure,) = results.failures
+        assert failure.error == "broken hook"
+        assert isinstance(failure.exception, LookupError)
+        assert isinstance(failure.exception.__context__, ValueError)
+
+    async def test_a_hook_that_forgets_to_return_means_no(self) -> None:
+        flaky = Flaky(9)
+        results = await with_policy(flaky, on=lambda error: None).run([1])
+        assert results.failures[0].attempts == 1
+
+    async def test_the_last_error_counts_and_has_no_false_context(self) -> None:
+        results = await Pipeline([Stage("A", 1, [Flaky(9)], task_wait_seconds=0)]).run([1])
+        error = results.failures[0].exception
+        assert str(error) == "1, attempt 3"
+        assert error is not None
+        assert error.__context__ is None
+
+
+class TestStamina:
+    @pytest.mark.parametrize("scope", SCOPES)
+    async def test_retries_can_be_switched_off(self, scope: Any) -> None:
+        stamina.set_active(False)
+        flaky = Flaky(1)
+        results = await with_policy(flaky, scope=scope).run([1])
+        assert results.failures[0].attempts == len(flaky.calls[1]) == 1
+
+    @pytest.mark.virtual_time
+    @pytest.mark.parametrize("scope", SCOPES)
+    async def test_switched_off_during_a_back_off_there_is_no_further_attempt(
+        self, scope: Any
+    ) -> None:
+        """stamina reads the switch when a context starts: what is under way is carried out."""
+        flaky = Flaky(9)
+        pipeline = with_policy(flaky, scope=scope, wait_initial=10, wait_max=10, wait_jitter=0)
+        async with anyio.create_task_group() as group:
+            group.start_soon(pipeline.run, [1])
+            await anyio.sleep(5)
+            stamina.set_active(False)
+        assert pipeline.failures[0].attempts == len(flaky.calls[1]) == 2
+
+    @pytest.mark.virtual_time
+    @pytest.mark.parametrize("scope", SCOPES)
+    async def test_in_test_mode_there_are_no_waits_and_as_many_attempts_as_it_says(
+        self, scope: Any
+    ) -> None:
+        for attempts, cap, expected in [(1, False, 1), (5, False, 5), (2, True, 2), (9, True, 3)]:
+            flaky = Flaky(99)
+            events: list[str] = []
+            began = anyio.current_time()
+            with stamina.set_testing(True, attempts=attempts, cap=cap):
+                pipeline = with_policy(flaky, scope=scope, attempts=3)
+                pipeline.events.subscribe(
+                    TaskEvent, lambda event, events=events: events.append(event.event_type)
+                )
+                results = await pipeline.run([1])
+            assert anyio.current_time() == began
+            assert results.failures[0].attempts == len(flaky.calls[1]) == expected
+            assert events == ["start", "retry"] * (expected - 1) + ["start", "fail"]
+
+    async def test_in_test_mode_a_hook_may_still_say_no(self) -> None:
+        with stamina.set_testing(True, attempts=9):
+            flaky = Flaky(99)
+            await with_policy(flaky, on=lambda error: "attempt 2" not in str(error)).run([1])
+        assert len(flaky.calls[1]) == 2
+
+    @pytest.mark.parametrize("scope", SCOPES)
+    async def test_its_hooks_are_told_of_each_retry_under_the_name_of_the_task_or_stage(
+        self, scope: Any
+    ) -> None:
+        details: list[Any] = []
+        stamina.instrumentation.set_on_retry_hooks([details.append])
+        pipeline = with_policy(Flaky(2), scope=scope, wait_initial=0, wait_jitter=0)
+        await pipeline.run([1])
+        assert [detail.retry_num for detail in details] == [1, 2]
+        assert {detail.name for detail in details} == {"flaky" if scope == "task" else "A"}
+        assert [str(detail.caused_by) for detail in details] == ["1, attempt 1", "1, attempt 2"]
+
+    async def test_its_own_log_is_the_only_one(self, caplog: pytest.LogCaptureFixture) -> None:
+        with caplog.at_level(logging.DEBUG, "antflow"):
+            await with_policy(Flaky(9), wait_initial=0, wait_jitter=0).run([1])
+        assert not [record for record in caplog.records if record.name.startswith("antflow")]
+
+
+class TestEvents:
+    @pytest.mark.virtual_time
+    async def test_per_task_each_attempt_has_its_events_and_durations(self) -> None:
+        calls = 0
+
+        async def task(value: int) -> int:
+            nonlocal calls
+            calls += 1
+            if calls < 3:
+                raise ValueError(calls)
+            return value
+
+        events: list[TaskEvent] = []
+        tracker = StatusTracker(
+            on_task_start=events.append,
+            on_task_complete=events.append,
+            on_task_retry=events.append,
+            on_task_fail=events.append,
+        )
+        await Pipeline([Stage("A", 1, [task])], status_tracker=tracker).run(["x"])
+        assert [(event.event_type, event.attempt) for event in events] == [
+            ("start", 1),
+            ("retry", 1),
+            ("start", 2),
+            ("retry", 2),
+            ("start", 3),
+            ("complete", 3),
+        ]
+        for event in events:
+            assert (event.item_id, event.stage, event.task_name) == (0, "A", "task")
+            assert event.worker == "A-W0"
+            assert (event.duration is None) == (event.event_type == "start")
+            assert (event.error is None) == (event.event_type != "retry")
+        assert all(event.duration is None or event.duration >= 0 for event in events)
+        times = [event.timestamp for event in events]
+        assert times == sorted(times)
+
+    @pytest.mark.virtual_time
+    @pytest.mark.parametrize("scope", SCOPES)
+    async def test_a_retry_is_told_before_the_wait(self, scope: Any) -> None:
+        told: list[float] = []
+        began = anyio.current_time()
+        pipeline = with_policy(Flaky(1), scope=scope, wait_initial=60, wait_jitter=0)
+
+        def note(event: TaskEvent) -> None:
+            if event.event_type == "retry":
+                told.append(anyio.current_time() - began)
+
+        pipeline.events.subscribe(TaskEvent, note)
+        await pipeline.run([1])
+        assert told == [0]
+
+    async def test_per_stage_tells_what_comes_next(self) -> None:
+        tracker = StatusTracker()
+        policy = RetryPolicy(scope="stage", wait_initial=0, wait_jitter=0)
+        await Pipeline([Stage("A", 1, [Flaky(9)], policy)], status_tracker=tracker).run([1])
+        history = tracker.get_history(0)
+        retrying = [event.metadata for event in history if event.status == "retrying"]
+        assert retrying == [
+            {"error": "1, attempt 1", "error_type": "ValueError", "attempt": 2, "retry": 1},
+            {"error": "1, attempt 2", "error_type": "ValueError", "attempt": 3, "retry": 2},
+        ]
+        assert history[-1].metadata == {
+            "error": "1, attempt 3",
+            "error_type": "ValueError",
+            "task_name": "flaky",
+            "attempts": 3,
+        }
+
+    async def test_who_subscribes_during_an_attempt_hears_of_the_next(self) -> None:
+        events: list[tuple[str, int]] = []
+        pipeline: Pipeline
+
+        def note(event: TaskEvent) -> None:
+            events.append((event.event_type, event.attempt))
+
+        async def task(value: int) -> int:
+            if not pipeline.events.task_subscriptions:
+                pipeline.events.subscribe(TaskEvent, note)
+                raise ValueError
+            return value
+
+        pipeline = Pipeline([Stage("A", 1, [task], task_wait_seconds=0)])
+        await pipeline.run([1])
+        assert events == [("start", 2), ("complete", 2)]
