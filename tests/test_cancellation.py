@@ -1,4 +1,4 @@
-"""Cancellation passes through untouched; what is fatal comes out as itself; strays hurt one item."""
+"""Cancellation passes untouched, what is fatal comes out as itself, strays hurt one item only."""
 
 from __future__ import annotations
 
@@ -95,20 +95,23 @@ async def test_several_fatal_errors_come_out_in_one_flat_group() -> None:
         finally:
             raise Fatal(value)
 
-    pipeline = Pipeline([Stage("A", 2, [task])])
-    with pytest.raises(BaseExceptionGroup) as caught, anyio.CancelScope() as scope:
-        async with anyio.create_task_group() as group:
+    caught: BaseException | None = None
 
-            async def cancel() -> None:
-                await both_in.wait()
-                scope.cancel()
+    async def run(scope: anyio.CancelScope) -> None:
+        nonlocal caught
+        with scope:
+            try:
+                await Pipeline([Stage("A", 2, [task])]).run(range(2))
+            except BaseExceptionGroup as error:
+                caught = error
 
-            group.start_soon(cancel)
-            await pipeline.run(range(2))
-    leaves = caught.value.exceptions
-    while isinstance(leaves[0], BaseExceptionGroup):  # the groups of this test itself
-        leaves = leaves[0].exceptions
-    assert sorted(error.args for error in leaves) == [(0,), (1,)]
+    async with anyio.create_task_group() as group:
+        scope = anyio.CancelScope()
+        group.start_soon(run, scope)
+        await both_in.wait()
+        scope.cancel()
+    assert isinstance(caught, BaseExceptionGroup)
+    assert sorted(error.args for error in caught.exceptions) == [(0,), (1,)]
 
 
 async def test_a_fatal_error_of_the_source_comes_out_by_itself() -> None:
@@ -243,6 +246,27 @@ class TestNativelyOnAsyncio:
             await pipeline.run(source())
         if sys.version_info >= (3, 11):
             assert pipeline.results.values == [1]
+
+
+async def test_a_cancellation_that_a_task_kept_and_raises_later_fails_its_item_only() -> None:
+    kept: list[BaseException] = []
+
+    async def task(value: int) -> int:
+        if not kept:
+            with anyio.CancelScope() as scope:
+                scope.cancel()
+                try:
+                    await checkpoint()
+                except anyio.get_cancelled_exc_class() as error:
+                    kept.append(error)
+                    raise
+        if value == 1:
+            raise kept.pop()
+        return value
+
+    results = await Pipeline([Stage("A", 1, [task])]).run(range(3))
+    assert results.values == [0, 2]
+    assert results.failures[0].error_type in ("Cancelled", "CancelledError")
 
 
 async def test_a_failure_keeps_no_frame_of_ours_alive() -> None:

@@ -206,15 +206,15 @@ class TestResults:
         assert pickle.loads(pickle.dumps(error)).item_id == 0
 
     async def test_an_unreadable_exception_is_reported_all_the_same(self) -> None:
-        class Broken(Exception):
+        class BrokenError(Exception):
             def __str__(self) -> str:
                 raise RuntimeError
 
         async def fail(value: Any) -> Any:
-            raise Broken if value else ValueError
+            raise BrokenError if value else ValueError
 
         results = await Pipeline([Stage("A", 1, [fail], task_attempts=1)]).run([1, 0])
-        assert results.failures[0].error == "<Broken whose text cannot be read>"
+        assert results.failures[0].error == "<BrokenError whose text cannot be read>"
         assert results.failures[1].error == "ValueError"
 
     async def test_results_need_not_be_kept(self) -> None:
@@ -253,7 +253,7 @@ class TestMaxFailures:
         assert a.results == error.results
 
     async def test_zero_stops_at_the_first(self) -> None:
-        with pytest.raises(TooManyFailuresError, match="^1 item failed and max_failures is 0"):
+        with pytest.raises(TooManyFailuresError, match=r"^1 item failed and max_failures is 0"):
             await pipeline().run([1], max_failures=0)
 
     @pytest.mark.parametrize("bad", [-1, True, "1", 1.5])

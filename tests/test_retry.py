@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
+from itertools import pairwise
 from typing import Any
 
 import anyio
@@ -36,7 +37,7 @@ class Flaky:
 
     def waits(self, value: Any) -> list[float]:
         calls = self.calls[value]
-        return [round(after - before, 6) for before, after in zip(calls, calls[1:])]
+        return [round(after - before, 6) for before, after in pairwise(calls)]
 
 
 def with_policy(task: Any, **arguments: Any) -> Pipeline:
@@ -155,9 +156,7 @@ class TestAttempts:
     @pytest.mark.parametrize("attempts", [1, 2, 3])
     async def test_attempts_are_totals(self, scope: Any, attempts: int) -> None:
         flaky = Flaky(99)
-        pipeline = with_policy(
-            flaky, scope=scope, attempts=attempts, wait_initial=0, wait_jitter=0
-        )
+        pipeline = with_policy(flaky, scope=scope, attempts=attempts, wait_initial=0, wait_jitter=0)
         results = await pipeline.run(range(5))
         assert {len(calls) for calls in flaky.calls.values()} == {attempts}
         assert {item.attempts for item in results.failures} == {attempts}
@@ -281,6 +280,37 @@ class TestStamina:
         assert [detail.retry_num for detail in details] == [1, 2]
         assert {detail.name for detail in details} == {"flaky" if scope == "task" else "A"}
         assert [str(detail.caused_by) for detail in details] == ["1, attempt 1", "1, attempt 2"]
+
+    @pytest.mark.parametrize("testing", [True, False])
+    @pytest.mark.parametrize("scope", SCOPES)
+    async def test_if_a_hook_of_it_raises_the_item_fails_with_that(
+        self, scope: Any, testing: bool
+    ) -> None:
+        def broken(details: Any) -> None:
+            raise LookupError("broken hook")
+
+        stamina.instrumentation.set_on_retry_hooks([broken])
+        with stamina.set_testing(testing, attempts=3):
+            results = await with_policy(Flaky(2), scope=scope, wait_initial=0).run([1])
+        assert [failure.error for failure in results.failures] == ["broken hook"]
+
+    @pytest.mark.parametrize("scope", SCOPES)
+    async def test_if_its_test_mode_ends_between_two_attempts_its_count_holds(
+        self, scope: Any
+    ) -> None:
+        stamina.set_testing(True, attempts=2)
+        flaky = Flaky(9)
+
+        async def leave_test_mode(value: int) -> None:
+            try:
+                await flaky(value)
+            finally:
+                if len(flaky.calls[value]) == 2:
+                    stamina.set_testing(False)
+
+        results = await with_policy(leave_test_mode, scope=scope, wait_initial=0).run([1])
+        assert results.failures[0].attempts == len(flaky.calls[1]) == 2
+        assert results.failures[0].error == "1, attempt 2"
 
     async def test_its_own_log_is_the_only_one(self, caplog: pytest.LogCaptureFixture) -> None:
         with caplog.at_level(logging.DEBUG, "antflow"):

@@ -26,7 +26,7 @@ async def fetch(value: Any) -> Any:
     return value
 
 
-class Callable_:
+class Caller:
     async def __call__(self, value: Any) -> Any:
         return value
 
@@ -246,10 +246,10 @@ def test_limits_know_tasks_by_the_name_of_the_function() -> None:
     tasks = [
         functools.partial(functools.partial(fetch)),
         Client().get,
-        Callable_(),
+        Caller(),
         lambda value: value,
     ]
-    limits = {"fetch": 1, "get": 1, "Callable_": 1, "<lambda>": 1}
+    limits = {"fetch": 1, "get": 1, "Caller": 1, "<lambda>": 1}
     stage(tasks=tasks, task_concurrency_limits=limits)
 
 

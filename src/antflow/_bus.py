@@ -70,19 +70,15 @@ class Subscription:
             )
 
 
-async def notify_all(subscriptions: tuple[Subscription, ...], *args: Any) -> None:
-    """Notify each of *subscriptions* in turn, waiting for the async ones."""
-    for subscription in subscriptions:
-        pending = subscription.notify(*args)
+async def _finish_publishing(
+    first: Awaitable[None], rest: tuple[Subscription, ...], event: object
+) -> None:
+    """Wait for the handler that is not done yet, then notify the others in turn."""
+    await first
+    for subscription in rest:
+        pending = subscription.notify(event)
         if pending is not None:
             await pending
-
-
-async def _finish_publishing(
-    pending: Awaitable[None], rest: tuple[Subscription, ...], event: object
-) -> None:
-    await pending
-    await notify_all(rest, event)
 
 
 @define(eq=False)

@@ -8,8 +8,9 @@ from typing import Any
 
 from anyio import CancelScope, EndOfStream, WouldBlock
 from anyio.lowlevel import checkpoint
+from attrs import evolve
 
-from ._bus import notify_all
+from ._bus import Subscription
 from ._errors import describe_error
 from ._events import Status, StatusEvent
 from ._items import FailedItem, Record
@@ -109,7 +110,7 @@ async def work(pool: Pool, worker: Worker) -> None:
             if bus.status_subscriptions:
                 await _publish(status, record, pool, worker.name)
             if listeners:
-                await notify_all(listeners, record.id, record.value, record.payload())
+                await _tell(listeners, record, record.value)
             if following is None:
                 pool.state.deliver(record)
             else:
@@ -179,9 +180,8 @@ async def back_off(pool: Pool, worker: Worker, record: Record, failure: Failure)
     """Wait until *record* may be tried again, then queue it for its stage once more."""
     try:
         await record.retries.back_off()
-    except Exception:
-        # Retrying was switched off while the item waited.
-        await _fail(record, failure, pool, worker)
+    except Exception as error:
+        await _fail(record, evolve(failure, error=error), pool, worker)
     else:
         record.attempt += 1
         assert pool.places is not None  # stages that retry as a whole have places
@@ -219,11 +219,19 @@ async def _fail(record: Record, failure: Failure, pool: Pool, worker: Worker) ->
             attempts=failed.attempts,
         )
     if pool.hooks.failure:
-        await notify_all(pool.hooks.failure, record.id, failure.error, record.payload())
+        await _tell(pool.hooks.failure, record, failure.error)
     if pool.places is not None:
         pool.places.release(record)
     if pool.state.too_many_failures:
         pool.stop()
+
+
+async def _tell(listeners: tuple[Subscription, ...], record: Record, outcome: Any) -> None:
+    """Call those who asked for values, each with a payload of its own."""
+    for subscription in listeners:
+        pending = subscription.notify(record.id, outcome, record.payload())
+        if pending is not None:
+            await pending
 
 
 async def _publish(

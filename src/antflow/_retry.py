@@ -162,7 +162,7 @@ class Retries:
         Say whether *attempt*, which failed with *error*, is followed by another.
 
         Raises:
-            Exception: The policy's own hook raised.
+            Exception: A hook raised that the user gave to the policy or to stamina.
         """
         self._verdict = self._policy.judge(error)
         # A wait of zero is a yes: only these two are a no (None is a mistake that stamina names).
@@ -188,7 +188,8 @@ class Retries:
         Wait until the next attempt is due.
 
         Raises:
-            Exception: The error of the last attempt, if stamina was switched off meanwhile.
+            Exception: There is none after all: a hook that the user gave to stamina raised, or its
+                test mode was switched between two attempts and it counts differently.
         """
         if not self._ahead:
             await self._advance()

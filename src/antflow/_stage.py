@@ -110,12 +110,12 @@ def _check_limits(stage: Stage, attribute: Any, limits: object) -> None:
             )
 
 
-def _copy_if_sequence(tasks: Any) -> Any:
+def _copy_if_sequence(tasks: Sequence[Task]) -> Sequence[Task]:
     is_list = isinstance(tasks, Sequence) and not isinstance(tasks, (str, bytes))
     return tuple(tasks) if is_list else tasks
 
 
-def _copy_if_mapping(limits: Any) -> Any:
+def _copy_if_mapping(limits: Mapping[str, int]) -> Mapping[str, int]:
     return dict(limits) if isinstance(limits, Mapping) else limits
 
 
@@ -214,7 +214,7 @@ class Stage:
         return self.queue_capacity
 
 
-def check_stages(stages: Any) -> tuple[Stage, ...]:
+def check_stages(stages: Sequence[Stage]) -> tuple[Stage, ...]:
     """Return *stages* as a tuple, or refuse them as the stages of a pipeline."""
     if isinstance(stages, Stage):
         refuse("Pipeline", "stages", "a list of stages", stages, "Write stages=[stage].")

@@ -32,11 +32,6 @@ class Worker:
     processed: int = field(default=0, init=False)
     failed: int = field(default=0, init=False)
 
-    def take(self, record: Record) -> None:
-        """Begin with *record*."""
-        self.record = record
-        self.began = perf_counter()
-
     def let_go(self) -> None:
         """Be done with the record, for whatever reason."""
         self.ended = now = perf_counter()

@@ -1,0 +1,104 @@
+"""The floor plan: imports go down only, and the public names are what they say."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+import antflow
+
+SOURCE = Path(antflow.__file__).parent
+
+# From the ground up. A module imports only what stands before its own floor, or before it on it.
+FLOORS: dict[str, list[str]] = {
+    "words": ["_errors", "_items", "_events", "_stats"],
+    "rules": ["_checks", "_callables", "_cancellation", "_retry", "_limits", "_bus", "_tracker"],
+    "plan": ["_stage"],
+    "hands": ["_worker", "_task_runner", "_state"],
+    "path": ["_entrance", "_pool", "_flow"],
+    "life": ["_run"],
+    "face": ["_pipeline"],
+    "outside": ["demo", "__main__"],
+}
+ORDER = [module for floor in FLOORS.values() for module in floor]
+MODULES = sorted(path.stem for path in SOURCE.glob("*.py") if path.stem != "__init__")
+
+
+def imports(module: str) -> tuple[set[str], set[str]]:
+    """Return the modules of ours and the packages of others that *module* imports."""
+    ours: set[str] = set()
+    others: set[str] = set()
+    for node in ast.walk(ast.parse((SOURCE / f"{module}.py").read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            ours.update([node.module] if node.module else [alias.name for alias in node.names])
+        elif isinstance(node, ast.ImportFrom):
+            others.add(str(node.module).partition(".")[0])
+        elif isinstance(node, ast.Import):
+            others.update(alias.name.partition(".")[0] for alias in node.names)
+    return ours, others
+
+
+def floor_of(module: str) -> str:
+    return next(floor for floor, modules in FLOORS.items() if module in modules)
+
+
+def test_the_floor_plan_is_complete() -> None:
+    assert sorted(ORDER) == MODULES
+
+
+@pytest.mark.parametrize("module", ORDER)
+def test_imports_go_strictly_down(module: str) -> None:
+    ours, _ = imports(module)
+    # Annotations alone may look up: _errors names the type of the results that it carries.
+    ours -= {"_items"} if module == "_errors" else set()
+    assert ours <= set(ORDER[: ORDER.index(module)])
+
+
+@pytest.mark.parametrize("module", FLOORS["hands"] + FLOORS["path"] + FLOORS["life"])
+def test_the_engine_knows_neither_tracker_nor_what_stands_outside(module: str) -> None:
+    ours, _ = imports(module)
+    assert not ours & {"_tracker", *FLOORS["outside"]}
+
+
+@pytest.mark.parametrize("module", ORDER)
+def test_only_the_allowed_packages_are_imported(module: str) -> None:
+    _, others = imports(module)
+    foreign = (others - set(sys.stdlib_module_names)) | (others & {"asyncio"})
+    allowed = {"attrs", "exceptiongroup"}
+    if floor_of(module) != "words":
+        allowed.add("anyio")
+    if module == "_retry":
+        allowed.add("stamina")
+    if module == "_cancellation":  # a comment there proves the need
+        allowed.add("asyncio")
+    assert foreign <= allowed
+
+
+def test_only_the_run_opens_a_task_group_that_carries_items() -> None:
+    opening = {
+        module
+        for module in ORDER
+        if floor_of(module) != "outside"
+        and "create_task_group" in (SOURCE / f"{module}.py").read_text(encoding="utf-8")
+    }
+    assert opening == {"_run"}
+
+
+def test_public_names_are_sorted_complete_and_shown_as_ours() -> None:
+    assert sorted(antflow.__all__) == antflow.__all__
+    exported = {
+        name
+        for name, value in vars(antflow).items()
+        if isinstance(value, type) and not name.startswith("_")
+    }
+    assert exported == set(antflow.__all__)
+    for name in antflow.__all__:
+        public = getattr(antflow, name)
+        assert public.__module__ == "antflow"
+        assert public.__doc__
+        for attribute, value in vars(public).items():
+            if callable(value) and not attribute.startswith("_"):
+                assert value.__doc__, f"{name}.{attribute} has no docstring"

@@ -1,0 +1,204 @@
+"""The command line, and its demo on a small library of its own."""
+
+from __future__ import annotations
+
+import io
+import logging
+import runpy
+import sqlite3
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from antflow import __main__ as command_line
+from antflow import demo
+
+GOOD = '''"""A module."""
+
+class Box:
+    def open(self):
+        """Open it."""
+        def inner(): pass
+
+    async def close(self): pass
+
+if True:
+    try:
+        def guarded(): pass
+    except ValueError:
+        def _private(): pass
+'''
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    root = tmp_path / "lib"
+    (root / "package").mkdir(parents=True)
+    (root / "site-packages").mkdir()
+    (root / "good.py").write_text(GOOD)
+    (root / "package" / "many.py").write_text("".join(f"def f{n}(): pass\n" for n in range(400)))
+    (root / "broken.py").write_text("def f(:\n")
+    (root / "undecodable.py").write_bytes(b"name = '\xff\xfe'\n")
+    (root / "site-packages" / "not_ours.py").write_text("")
+    monkeypatch.setattr(demo.sysconfig, "get_path", lambda name: str(root))
+    logger = logging.getLogger("stamina")
+    before = list(logger.handlers)
+    yield root
+    logger.handlers[:] = before
+
+
+def query(database: Path, text: str) -> Any:
+    with closing(sqlite3.connect(database)) as connection:
+        return connection.execute(text).fetchall()
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_the_demo_indexes_a_library_and_reports(
+    library: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], backend: str
+) -> None:
+    database = tmp_path / "index.db"
+    assert command_line.main(["demo", "--backend", backend, "--db", str(database)]) == 0
+    output, errors = capsys.readouterr()
+    assert errors == ""
+    assert f"Indexing {library} on {backend}" in output
+    assert "    4 of 4 files  2 failed" in output
+    assert "Files that failed:\n  broken.py  Parse: SyntaxError: invalid syntax" in output
+    assert "  undecodable.py  Read: " in output
+    assert "\r" not in output
+    rows = [line for line in output.splitlines() if line[26:28] == "  "]
+    table = dict(line.strip().split("  ", 1) for line in rows)
+    assert table["files"] == "4"
+    assert table["failed"] == "2  (SyntaxError 2)"
+    assert table["functions"] == "405"
+    assert table["public, without docstring"] == "403"
+    assert "over its workers" in table["busiest stage"]
+    assert "files/s" in table["speed"]
+    modules = query(database, "select path, lines, classes, functions, docstring from modules")
+    assert sorted(modules) == [("good.py", 14, 1, 5, 1), ("package/many.py", 400, 0, 400, 0)]
+    functions = query(database, "select name, public, docstring from functions where line = 4")
+    assert functions == [("open", 1, 1), ("f3", 1, 0)] or functions == [
+        ("f3", 1, 0),
+        ("open", 1, 1),
+    ]
+    # A second time, the index is replaced.
+    assert command_line.main(["demo", "--db", str(database), "--limit", "1"]) == 0
+    assert query(database, "select count(*) from modules") == [(0,)]
+
+
+def test_nothing_to_list_if_nothing_failed(library: Path, tmp_path: Path) -> None:
+    (library / "broken.py").unlink()
+    (library / "undecodable.py").unlink()
+    out = Terminal()
+    demo.main("asyncio", tmp_path / "index.db", None, out)
+    text = out.getvalue()
+    assert "Files that failed" not in text
+    # On a terminal, one line that is drawn anew.
+    assert "\r[████████████████████████]     2 of 2 files" in text
+
+
+def test_the_database_goes_to_a_new_file_by_default(
+    library: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(demo.tempfile, "mkdtemp", lambda prefix: str(tmp_path))
+    assert command_line.main(["demo"]) == 0
+    assert (tmp_path / "index.db").exists()
+    assert str(tmp_path / "index.db") in capsys.readouterr().out
+
+
+@pytest.mark.virtual_time
+async def test_progress_is_told_again_and_again(library: Path, tmp_path: Path) -> None:
+    import anyio
+
+    database = demo.Database(tmp_path / "index.db")
+    out = io.StringIO()
+    progress = demo.Progress(demo.build_pipeline(demo.Library(library), database), 7, out)
+    with anyio.move_on_after(7):
+        await progress.show()
+    database.close()
+    assert out.getvalue().count("0 of 7 files") == 3
+
+
+async def test_a_locked_database_is_tried_again(
+    library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed = []
+    insert = demo._insert
+
+    def locked_once(connection: Any, module: Any, functions: Any) -> None:
+        if not failed:
+            failed.append(module.path)
+            raise sqlite3.OperationalError("database is locked")
+        insert(connection, module, functions)
+
+    monkeypatch.setattr(demo, "_insert", locked_once)
+    out = io.StringIO()
+    report = await demo.index_library(demo.Library(library), tmp_path / "index.db", None, out)
+    assert "loads tried again  1" in report
+    # The transaction was rolled back: nothing is there twice.
+    assert query(tmp_path / "index.db", "select count(*) from modules") == [(2,)]
+    assert query(tmp_path / "index.db", "select count(*) from functions") == [(405,)]
+
+
+def test_without_trio_the_demo_says_how_to_get_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command_line, "find_spec", lambda name: None)
+    assert command_line.main(["demo", "--backend", "trio"]) == 2
+    assert "pip install 'antflow[trio]'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("notes.txt", "is no SQLite file; it is left alone"),
+        ("directory", "is there and is no file"),
+        ("missing/index.db", "there is no directory"),
+    ],
+)
+def test_a_file_of_the_user_is_not_overwritten(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, words: str
+) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "directory").mkdir()
+    assert command_line.main(["demo", "--db", str(tmp_path / name)]) == 2
+    assert words in capsys.readouterr().err
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("limit", ["0", "-1", "many", "1.5"])
+def test_a_bad_limit_is_refused(limit: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        command_line.main(["demo", f"--limit={limit}"])
+    assert caught.value.code == 2
+    assert f"must be a whole number of at least 1, got '{limit}'" in capsys.readouterr().err
+
+
+def test_ctrl_c_ends_the_demo_with_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*args: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(demo, "main", interrupted)
+    assert command_line.main(["demo"]) == 130
+    assert capsys.readouterr().err == "\nantflow: interrupted\n"
+
+
+def test_python_m_antflow_is_the_same_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["antflow", "--version"])
+    monkeypatch.delitem(sys.modules, "antflow.__main__")
+    with pytest.raises(SystemExit) as caught:
+        runpy.run_module("antflow", run_name="__main__")
+    assert caught.value.code == 0
+    assert capsys.readouterr().out.startswith("antflow ")
