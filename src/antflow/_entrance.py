@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Awaitable
 from typing import Protocol
 
 from anyio import CapacityLimiter, create_memory_object_stream
@@ -18,7 +19,7 @@ class Entrance(Protocol):
     def send_nowait(self, item: Record, /) -> None:
         """Hand *item* over, or raise `anyio.WouldBlock` if there is no room."""
 
-    async def send(self, item: Record, /) -> None:
+    def send(self, item: Record, /) -> Awaitable[None]:
         """Hand *item* over, waiting for room."""
 
     def close(self) -> None:

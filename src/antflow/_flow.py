@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Generator, Iterable
 from time import perf_counter, time
 from typing import Any
 
@@ -33,21 +33,25 @@ async def feed(source: Iterable[Any] | AsyncIterable[Any], pool: Pool) -> None:
     try:
         if isinstance(source, AsyncIterable):
             async for item in source:
-                await _admit(item, pool)
+                pending = _admit(item, pool)
+                if pending is not None:
+                    await pending
         else:
             for item in source:
-                await _admit(item, pool)
+                pending = _admit(item, pool)
+                if pending is not None:
+                    await pending
     finally:
         await _close_source(source)
         pool.entrance.close()
 
 
-async def _admit(item: Any, pool: Pool) -> None:
-    """Take *item* into the books and into the first stage."""
-    state = pool.state
-    waited = await hand_over(state.admit(item), pool)
-    if not waited and state.admitted % ITEMS_PER_TURN == 0:
-        await checkpoint()
+def _admit(item: Any, pool: Pool) -> Awaitable[None] | None:
+    """Take *item* into the books and into the first stage; return what must be awaited for it."""
+    pending = hand_over(pool.state.admit(item), pool)
+    if pending is None and pool.state.admitted % ITEMS_PER_TURN == 0:
+        return checkpoint()
+    return pending
 
 
 async def _close_source(source: Any) -> None:
@@ -68,10 +72,11 @@ async def work(pool: Pool, worker: Worker) -> None:
     not wait.
     """
     bus, hooks, following, places = pool.bus, pool.hooks, pool.following, pool.places
+    receive = pool.receive
     turn = 0
     while True:
         try:
-            record = pool.receive.receive_nowait()
+            record = receive.receive_nowait()
         except WouldBlock:
             if pool.idle >= 2:
                 break
@@ -114,7 +119,9 @@ async def work(pool: Pool, worker: Worker) -> None:
             if following is None:
                 pool.state.deliver(record)
             else:
-                await hand_over(record, following)
+                pending = hand_over(record, following)
+                if pending is not None:
+                    await pending
             if places is not None:
                 # Only now: an item that waits for room in the next stage still counts here.
                 places.release(record)
@@ -138,26 +145,34 @@ async def _wait_for_item(pool: Pool) -> Record:
         pool.idle -= 1
 
 
-async def hand_over(record: Record, pool: Pool) -> bool:
+def hand_over(record: Record, pool: Pool) -> Awaitable[None] | None:
     """
-    Queue *record* for the stage of *pool*, waiting for room.
+    Queue *record* for the stage of *pool*.
 
     Returns:
-        Whether it had to wait, and thus let others run.
+        None if that is done, else what must be awaited for it: there is no room, or an event to
+        be published. An item that need not wait thus costs no coroutine.
     """
     if record.retries is not None:
         # What the stage before counted is nothing to this one.
         record.attempt = 1
         record.retries = None
     if pool.bus.status_subscriptions:
-        # Before it is sent: a waiting worker may have it before `send` returns.
-        await _publish("queued", record, pool, None)
+        return _announce_and_send(record, pool)
+    try:
+        pool.entrance.send_nowait(record)
+    except WouldBlock:
+        return pool.entrance.send(record)
+    return None
+
+
+async def _announce_and_send(record: Record, pool: Pool) -> None:
+    # In this order: a waiting worker may have the item before `send` returns.
+    await _publish("queued", record, pool, None)
     try:
         pool.entrance.send_nowait(record)
     except WouldBlock:
         await pool.entrance.send(record)
-        return True
-    return False
 
 
 async def _retry(record: Record, failure: Failure, pool: Pool, worker: Worker) -> None:
