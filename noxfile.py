@@ -14,7 +14,7 @@ from pathlib import Path
 import nox
 
 nox.needs_version = ">=2024.10.9"
-nox.options.sessions = ["lint", "types", "tests", "lowest"]
+nox.options.sessions = ["lint", "types", "tests", "lowest", "docs"]
 nox.options.reuse_existing_virtualenvs = True
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
@@ -115,6 +115,13 @@ def lowest(session: nox.Session) -> None:
         for requirement in PYPROJECT["project"]["dependencies"]
     ]
     run_tests(session, *dependency_group("tests"), *pinned)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation, warnings being errors; the tests run the code in it."""
+    session.install(".", *dependency_group("docs"))
+    session.run("sphinx-build", "-W", "--keep-going", "-q", "docs", "docs/_build")
 
 
 @nox.session(default=False)

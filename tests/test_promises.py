@@ -363,6 +363,63 @@ async def test_p10_idle_workers_do_nothing(monkeypatch: pytest.MonkeyPatch) -> N
     assert wakes <= 8
 
 
+async def test_tasks_that_never_wait_give_others_a_turn_every_64_items() -> None:
+    done = 0
+    waiting = anyio.Event()
+
+    async def count(value: int) -> int:
+        nonlocal done
+        if value == 0:
+            await waiting.wait()
+        done += 1
+        return value
+
+    turns: list[int] = []
+    pipeline = Pipeline([Stage("A", 1, [count], queue_capacity=math.inf)])
+    async with anyio.create_task_group() as group:
+        group.start_soon(pipeline.run, range(1000))
+        await anyio.wait_all_tasks_blocked()
+        assert pipeline.get_stats().queue_sizes == {"A": 999}
+        waiting.set()
+        while done < 1000:
+            await checkpoint()
+            turns.append(done)
+    steps = [after - before for before, after in zip([0, *turns], turns)]
+    assert max(steps) <= 64
+
+
+async def test_a_crowd_of_workers_leaves_when_there_is_nothing_to_do() -> None:
+    """And comes back when there is."""
+    from antflow import _flow
+
+    gates = [anyio.Event(), anyio.Event()]
+    running: list[int] = []
+
+    async def hold(value: int) -> int:
+        await gates[value // 100].wait()
+        return value
+
+    async def source() -> Any:
+        for value in [*range(50), *range(100, 150)]:
+            if value == 100:
+                await anyio.wait_all_tasks_blocked()
+                running.append(sum(_is_worker(task) for task in anyio.get_running_tasks()))
+                gates[0].set()
+                await anyio.wait_all_tasks_blocked()
+                running.append(sum(_is_worker(task) for task in anyio.get_running_tasks()))
+            yield value
+        await anyio.wait_all_tasks_blocked()
+        running.append(sum(_is_worker(task) for task in anyio.get_running_tasks()))
+        gates[1].set()
+
+    def _is_worker(task: anyio.TaskInfo) -> bool:
+        return bool(task.name and task.name.endswith(_flow.work.__qualname__))
+
+    results = await Pipeline([Stage("A", 50, [hold])]).run(source())
+    assert len(results) == 100
+    assert running == [50, 2, 50]
+
+
 def test_p10_importing_is_quiet_and_loads_nothing_optional() -> None:
     code = (
         "import logging, sys, antflow;"

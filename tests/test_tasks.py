@@ -257,21 +257,31 @@ class TestContext:
         assert seen == ["the caller's"] * 3
 
     async def test_what_a_task_sets_reaches_neither_the_caller_nor_new_workers(self) -> None:
+        """Although new workers are started by workers that ran a task."""
         variable: ContextVar[str] = ContextVar("variable", default="unset")
         first_seen: dict[str, str] = {}
-        worker: ContextVar[str] = ContextVar("worker")
-        all_in = anyio.Event()
+        gate = anyio.Event()
 
         async def task(value: int) -> int:
-            first_seen.setdefault(worker.get(str(value)), variable.get())
-            worker.set(str(value))
+            states = pipeline.get_worker_states().values()
+            (worker,) = [state.worker_name for state in states if state.current_item_id == value]
+            first_seen.setdefault(worker, variable.get())
             variable.set("set by a task")
-            # Each worker takes one item, so that each one's first look is its own start.
-            if len(first_seen) == 5:
-                all_in.set()
-            await all_in.wait()
+            if value >= 10:
+                await gate.wait()
             return value
 
-        await run([task], range(5), workers=5)
+        async def source() -> Any:
+            for value in range(10):
+                yield value
+            await anyio.wait_all_tasks_blocked()
+            for value in range(10, 15):
+                yield value
+            await anyio.wait_all_tasks_blocked()
+            gate.set()
+
+        pipeline = Pipeline([Stage("A", 5, [task])])
+        await pipeline.run(source())
+        assert len(first_seen) == 5
         assert set(first_seen.values()) == {"unset"}
         assert variable.get() == "unset"

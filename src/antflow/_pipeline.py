@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attrs import define, field, setters
 
@@ -18,6 +18,9 @@ from ._stage import Callback, Stage, check_stages
 from ._state import RunState
 from ._stats import DashboardSnapshot, ErrorSummary, PipelineStats, WorkerMetrics, WorkerState
 from ._tracker import StatusTracker
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 def _check_collect_results(pipeline: Pipeline, attribute: Any, flag: object) -> None:
@@ -108,6 +111,35 @@ class Pipeline:
                 max_failures,
             ) from last
         return results
+
+    async def feed(self, items: Iterable[Any] | AsyncIterable[Any]) -> None:
+        """
+        Take all *items* through the stages, and leave the outcome in `results` and `failures`.
+
+        Args:
+            items: As for `run()`.
+
+        Raises:
+            PipelineError: *items* cannot be iterated over.
+            Exception: What *items* raised, after what it gave before is finished.
+        """
+        await self.run(items)
+
+    async def feed_async(self, items: AsyncIterable[Any]) -> None:
+        """Do the same as `feed()`: the name tells the reader that the source is async."""
+        await self.feed(items)
+
+    async def __aenter__(self) -> Self:
+        """
+        Return the pipeline.
+
+        Whatever is run inside the block has ended, and is cleaned up, when its call returns or
+        raises; so there is nothing left to do at the end of the block.
+        """
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        """Let the body's own exception pass."""
 
     @property
     def results(self) -> Results:
