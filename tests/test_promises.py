@@ -385,7 +385,8 @@ async def test_tasks_that_never_wait_give_others_a_turn_every_64_items() -> None
             await checkpoint()
             turns.append(done)
     steps = [after - before for before, after in zip([0, *turns], turns)]
-    assert max(steps) <= 64
+    # trio shuffles who runs first in a round, so that there may be two shares between two turns.
+    assert max(steps) <= 2 * 64
 
 
 async def test_a_crowd_of_workers_leaves_when_there_is_nothing_to_do() -> None:
