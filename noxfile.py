@@ -73,7 +73,7 @@ def types(session: nox.Session) -> None:
     session.install(*dependency_group("typing"), "-e", ".")
     session.run("mypy")
     session.run("mypy", "--package", "antflow", "--python-version", "3.10")
-    session.run("mypy", "tests/typing")
+    session.run("mypy", "tests/typing", "examples")
     session.run("pyright")
 
 
