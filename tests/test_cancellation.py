@@ -13,7 +13,7 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-from antflow import Pipeline, RetryPolicy, Stage, StatusTracker
+from antflow import Pipeline, PipelineError, RetryPolicy, Stage, StatusTracker
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
@@ -127,6 +127,9 @@ async def test_a_fatal_error_of_a_callback_or_retry_hook_ends_the_run() -> None:
     async def fatal(*args: Any) -> None:
         raise Fatal
 
+    def fatal_at_once(*args: Any) -> None:
+        raise Fatal
+
     async def fail(value: Any) -> None:
         raise ValueError
 
@@ -135,6 +138,8 @@ async def test_a_fatal_error_of_a_callback_or_retry_hook_ends_the_run() -> None:
 
     with pytest.raises(Fatal):
         await Pipeline([Stage("A", 1, [same], on_success=fatal)]).run([1])
+    with pytest.raises(Fatal):
+        await Pipeline([Stage("A", 1, [same], on_success=fatal_at_once)]).run([1])
     with pytest.raises(Fatal):
         await Pipeline([Stage("A", 1, [fail], RetryPolicy(on=hook))]).run([1])
 
@@ -168,7 +173,8 @@ def test_interrupts_come_out_plain(backend: str, kind: type[BaseException]) -> N
     pipeline = Pipeline([Stage("A", 3, [interrupt])])
     with pytest.raises(kind):
         anyio.run(main, backend=backend)
-    assert pipeline.failures == []
+    if backend == "trio" or sys.version_info >= (3, 11):
+        assert pipeline.failures == []
 
 
 class TestNativelyOnAsyncio:
@@ -244,8 +250,74 @@ class TestNativelyOnAsyncio:
         pipeline = Pipeline([Stage("A", 1, [same])])
         with pytest.raises(asyncio.CancelledError):
             await pipeline.run(source())
-        if sys.version_info >= (3, 11):
-            assert pipeline.results.values == [1]
+        assert pipeline.results.values == [1]
+
+    async def test_a_stray_cancellation_in_a_sync_callback_is_an_error_of_the_callback(
+        self,
+    ) -> None:
+        cancelled = asyncio.get_running_loop().create_future()
+        cancelled.cancel()
+
+        def callback(*args: Any) -> None:
+            cancelled.result()
+
+        tracker = StatusTracker(on_success=callback)
+        results = await Pipeline([Stage("A", 2, [same])], status_tracker=tracker).run(range(9))
+        assert len(results) == tracker.callback_errors == 9
+
+    @pytest.mark.parametrize("scope", ["task", "stage"])
+    async def test_a_stray_cancellation_in_a_retry_hook_fails_its_item_only(
+        self, scope: Any
+    ) -> None:
+        async def fail(value: int) -> int:
+            if value == 3:
+                raise ValueError
+            return value
+
+        def hook(error: Exception) -> bool:
+            raise asyncio.CancelledError
+
+        policy = RetryPolicy(scope=scope, on=hook)
+        results = await Pipeline([Stage("A", 2, [fail], policy)]).run(range(9))
+        assert (len(results), len(results.failures)) == (8, 1)
+
+    async def test_a_group_of_stray_cancellations_fails_its_item_only(self) -> None:
+        async def task(value: int) -> int:
+            if value == 3:
+                raise BaseExceptionGroup("g", [asyncio.CancelledError(), ValueError()])
+            return value
+
+        results = await Pipeline([Stage("A", 2, [task])]).run(range(9))
+        assert (len(results), len(results.failures)) == (8, 1)
+
+    async def test_who_cancels_a_worker_is_told_that_items_were_not_finished(self) -> None:
+        """A task group takes the cancellation of a child for its own, and ends without a word."""
+
+        async def task(value: int) -> int:
+            if value == 3:
+                for other in asyncio.all_tasks() - {asyncio.current_task()}:
+                    if other.get_name().endswith("work"):
+                        other.cancel()
+            await anyio.sleep_forever()
+            return value
+
+        pipeline = Pipeline([Stage("A", 4, [task])])
+        with pytest.raises(PipelineError, match=r"of \d+ items were not finished: something out"):
+            await pipeline.run(range(9))
+
+    async def test_a_deadline_of_asyncio_is_kept_while_a_callback_waits(self) -> None:
+        async def slow(event: Any) -> None:
+            await anyio.sleep_forever()
+
+        tracker = StatusTracker(slow)
+        running = asyncio.ensure_future(
+            Pipeline([Stage("A", 1, [same])], status_tracker=tracker).run([1])
+        )
+        await anyio.wait_all_tasks_blocked()
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        assert tracker.callback_errors == 0
 
 
 async def test_a_cancellation_that_a_task_kept_and_raises_later_fails_its_item_only() -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import runpy
+import shlex
 import sqlite3
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing
@@ -153,13 +156,14 @@ def test_without_trio_the_demo_says_how_to_get_it(
 ) -> None:
     monkeypatch.setattr(command_line, "find_spec", lambda name: None)
     assert command_line.main(["demo", "--backend", "trio"]) == 2
-    assert "pip install 'antflow[trio]'" in capsys.readouterr().err
+    assert "pip install trio" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("notes.txt", "is no SQLite file; it is left alone"),
+        ("notes.txt", "no index of this demo; it is left alone"),
+        ("other.db", "no index of this demo; it is left alone"),
         ("directory", "is there and is no file"),
         ("missing/index.db", "there is no directory"),
     ],
@@ -169,6 +173,8 @@ def test_a_file_of_the_user_is_not_overwritten(
 ) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     (tmp_path / "directory").mkdir()
+    with closing(sqlite3.connect(tmp_path / "other.db")) as connection:
+        connection.execute("create table precious (a)")
     assert command_line.main(["demo", "--db", str(tmp_path / name)]) == 2
     assert words in capsys.readouterr().err
     assert (tmp_path / "notes.txt").read_text() == "mine"
@@ -190,7 +196,68 @@ def test_ctrl_c_ends_the_demo_with_one_line(
 
     monkeypatch.setattr(demo, "main", interrupted)
     assert command_line.main(["demo"]) == 130
-    assert capsys.readouterr().err == "\nantflow: interrupted\n"
+    assert "antflow: interrupted; what was" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_ctrl_c_in_a_task_comes_out_of_the_demo_plain(
+    library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: str
+) -> None:
+    async def interrupted(self: Any, path: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(demo.Library, "read", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        demo.main(backend, tmp_path / "index.db", None, io.StringIO())
+
+
+def test_a_directory_that_cannot_be_written_to_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command_line.os, "access", lambda path, mode: False)
+    assert command_line.main(["demo", "--db", str(tmp_path / "index.db")]) == 2
+    assert "cannot be written to" in capsys.readouterr().err
+
+
+def test_an_empty_file_is_replaced(library: Path, tmp_path: Path) -> None:
+    (tmp_path / "index.db").touch()
+    assert command_line.main(["demo", "--db", str(tmp_path / "index.db")]) == 0
+
+
+def test_an_error_of_the_file_system_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*args: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(demo, "main", full)
+    assert command_line.main(["demo"]) == 2
+    assert capsys.readouterr().err == "antflow: [Errno 28] No space left on device\n"
+
+
+def test_a_reader_that_has_enough_is_no_error(library: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys; from antflow import __main__, demo;"
+        f"demo.sysconfig.get_path = lambda name: {str(library)!r};"
+        f"sys.exit(__main__.main(['demo', '--db', {str(tmp_path / 'index.db')!r}]))"
+    )
+    script = f"{shlex.quote(sys.executable)} -c {shlex.quote(code)} | head -c 1 >/dev/null"
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stderr
+
+
+def test_a_closed_output_ends_the_demo_quietly(monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(*args: Any) -> None:
+        raise BrokenPipeError
+
+    replaced: list[Any] = []
+    monkeypatch.setattr(demo, "main", closed)
+    monkeypatch.setattr(command_line.sys, "stdout", type("Out", (), {"fileno": lambda self: 7})())
+    monkeypatch.setattr(command_line.os, "dup2", lambda new, old: replaced.append((new, old)))
+    assert command_line.main(["demo"]) == 1
+    ((opened, number),) = replaced
+    os.close(opened)
+    assert number == 7
 
 
 def test_python_m_antflow_is_the_same_command(

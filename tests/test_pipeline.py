@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 import sys
+from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -23,6 +24,7 @@ from antflow import (
     RetryPolicy,
     Stage,
     StageStats,
+    StatusTracker,
     TaskFailedError,
     TooManyFailuresError,
     WorkerMetrics,
@@ -36,6 +38,11 @@ if sys.version_info < (3, 11):
 async def same(value: Any) -> Any:
     await checkpoint()
     return value
+
+
+class Awaitable:
+    def __await__(self) -> Iterator[None]:
+        yield
 
 
 async def odd_fails(value: int) -> int:
@@ -74,7 +81,7 @@ class TestInput:
                 yield value
 
         a = Pipeline([Stage("A", 2, [same])])
-        for source in ([1, 2], (1, 2), {1: 1, 2: 2}, iter([1, 2]), map(int, "12")):
+        for source in ([1, 2], (1, 2), {1: 1, 2: 2}, iter([1, 2]), map(int, "12"), deque([1, 2])):
             assert (await a.run(source)).values == [1, 2]
         assert (await a.run([])) == []
         assert (await a.run(generator())).values == [0, 1, 2]
@@ -94,10 +101,17 @@ class TestInput:
         assert words in str(caught.value)
 
     async def test_an_awaitable_is_refused_with_the_likely_mistake(self) -> None:
-        coroutine = same([1])
+        """And closed, so that nothing complains of it later."""
         with pytest.raises(PipelineError, match="await it first"):
-            await pipeline().run(coroutine)  # type: ignore[arg-type]
-        coroutine.close()
+            await pipeline().run(same([1]))  # type: ignore[arg-type]
+        future = Awaitable()
+        with pytest.raises(PipelineError, match="await it first"):
+            await pipeline().run(future)  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize("item", ["abc", b"abc", {"id": 1, "value": 2}, Item(1)])
+    async def test_a_single_item_is_refused_with_the_likely_mistake(self, item: Any) -> None:
+        with pytest.raises(PipelineError, match="like a single item: put it in a list"):
+            await pipeline().run(item)
 
     async def test_a_generator_is_closed_when_the_run_ends_early(self) -> None:
         closed = []
@@ -113,14 +127,59 @@ class TestInput:
             await pipeline().run(source(), max_failures=0)
         assert closed == ["sync"]
 
+    @pytest.mark.parametrize("kind", ["sync", "async"])
+    async def test_an_error_while_a_generator_is_closed_is_an_error_of_the_source(
+        self, kind: str
+    ) -> None:
+        """And not a run that waits for ever."""
+
+        def source() -> Iterator[int]:
+            try:
+                yield 1
+                raise ValueError("first")
+            finally:
+                raise OSError("on closing")
+
+        async def async_source() -> AsyncIterator[int]:
+            for value in source():
+                yield value
+
+        with pytest.raises(OSError, match="on closing"):
+            await Pipeline([Stage("A", 1, [same])]).run(
+                source() if kind == "sync" else async_source()
+            )
+
+    async def test_a_generator_in_two_runs_at_once_is_an_error_of_the_source(self) -> None:
+        async def source() -> AsyncIterator[int]:
+            for value in range(10):
+                await checkpoint()
+                yield value
+
+        shared = source()
+        a = Pipeline([Stage("A", 2, [same])])
+        errors: list[str] = []
+
+        async def run() -> None:
+            try:
+                await a.run(shared)
+            except RuntimeError as error:
+                errors.append(str(error))
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(run)
+            group.start_soon(run)
+        assert errors
+        assert all("already running" in error for error in errors)
+
     async def test_an_item_keeps_its_metadata_to_itself(self) -> None:
         metadata = {"a": 1}
         (result,) = await Pipeline([Stage("A", 1, [same])]).run([Item(1, metadata=metadata)])
         result.metadata["a"] = 2
         assert metadata == {"a": 1}
 
-    async def test_a_quick_endless_source_lets_others_run(self) -> None:
-        """Even when nothing ever has to wait for room."""
+    @pytest.mark.parametrize("tracker", [None, StatusTracker(history=False)])
+    async def test_a_quick_endless_source_lets_others_run(self, tracker: Any) -> None:
+        """Even when nothing ever has to wait for room, and whether or not somebody listens."""
         seen = 0
 
         def source() -> Iterator[int]:
@@ -129,7 +188,7 @@ class TestInput:
                 seen += 1
                 yield seen
 
-        a = Pipeline([Stage("A", 1, [same], queue_capacity=float("inf"))])
+        a = Pipeline([Stage("A", 1, [same], queue_capacity=float("inf"))], status_tracker=tracker)
         async with anyio.create_task_group() as group:
             group.start_soon(a.run, source())
             for _ in range(10):
@@ -179,7 +238,7 @@ class TestResults:
 
     async def test_raise_for_failures_names_item_stage_and_task(self) -> None:
         results = await pipeline().run([1, 2, 3])
-        with pytest.raises(ExceptionGroup, match="2 of 3 items failed") as caught:
+        with pytest.raises(ExceptionGroup, match="2 items failed") as caught:
             results.raise_for_failures()
         first = caught.value.exceptions[0]
         assert isinstance(first, TaskFailedError)
@@ -217,6 +276,21 @@ class TestResults:
         assert results.failures[0].error == "<BrokenError whose text cannot be read>"
         assert results.failures[1].error == "ValueError"
 
+    async def test_an_id_whose_repr_raises_is_reported_all_the_same(self) -> None:
+        class Id:
+            def __repr__(self) -> str:
+                raise RuntimeError
+
+        with pytest.raises(
+            TooManyFailuresError, match=r"item <Id whose repr\(\) raises> failed in"
+        ):
+            await pipeline().run([Item(1, id=Id())], max_failures=0)
+
+    async def test_the_repr_tells_of_failures(self) -> None:
+        """A run in which all failed must not look like an empty one."""
+        assert repr(await pipeline().run([1, 3])) == "<Results: 0 succeeded, 2 failed: []>"
+        assert repr(await pipeline().run([])) == "<Results: 0 succeeded: []>"
+
     async def test_results_need_not_be_kept(self) -> None:
         a = pipeline(collect_results=False)
         results = await a.run(range(10))
@@ -253,8 +327,50 @@ class TestMaxFailures:
         assert a.results == error.results
 
     async def test_zero_stops_at_the_first(self) -> None:
+        calls = 0
+
+        async def fail(value: int) -> None:
+            nonlocal calls
+            calls += 1
+            raise ValueError
+
+        async def on_failure(item_id: Any, error: Exception, payload: Any) -> None:
+            for _ in range(10):
+                await checkpoint()
+
+        stage = Stage("A", 1, [fail], task_attempts=1, on_failure=on_failure)
         with pytest.raises(TooManyFailuresError, match=r"^1 item failed and max_failures is 0"):
-            await pipeline().run([1], max_failures=0)
+            await Pipeline([stage]).run(range(1000), max_failures=0)
+        assert calls == 1
+
+    async def test_what_was_finished_before_is_in_the_results_and_in_the_books_alike(self) -> None:
+        """Although the callbacks of the finished items are still under way."""
+
+        async def fail_last(value: int) -> int:
+            if value == 7:
+                await anyio.wait_all_tasks_blocked()
+                raise ValueError
+            return value
+
+        async def on_success(item_id: Any, value: Any, payload: Any) -> None:
+            await anyio.sleep_forever()
+
+        a = Pipeline([Stage("A", 8, [fail_last], task_attempts=1, on_success=on_success)])
+        with pytest.raises(TooManyFailuresError) as caught:
+            await a.run(range(8), max_failures=0)
+        assert caught.value.results is not None
+        assert len(caught.value.results) == a.get_stats().items_processed == 7
+
+    async def test_it_counts_more_than_an_error_in_closing_the_source(self) -> None:
+        def source() -> Iterator[int]:
+            try:
+                while True:
+                    yield 1
+            finally:
+                raise OSError
+
+        with pytest.raises(TooManyFailuresError):
+            await pipeline().run(source(), max_failures=0)
 
     @pytest.mark.parametrize("bad", [-1, True, "1", 1.5])
     async def test_it_is_checked(self, bad: Any) -> None:

@@ -80,13 +80,14 @@ async def test_p1_holds_for_any_value_and_id() -> None:
         {"id": [1], "value": 5},
         Item(7, id="x", metadata={"a": 1}),
         Item("numbered"),
+        Item("none", id=None),
         (),
         math.nan,
     ]
     tracker = StatusTracker()
     results = await Pipeline([Stage("A", 3, [same])], status_tracker=tracker).run(inputs)
-    assert [result.id for result in results] == [0, 1, 2, "x", "x", [1], "x", 7, 8, 9]
-    assert results.values[:9] == [
+    assert [result.id for result in results] == [0, 1, 2, "x", "x", [1], "x", 7, None, 9, 10]
+    assert results.values[:10] == [
         None,
         error,
         {"no": "id"},
@@ -95,11 +96,12 @@ async def test_p1_holds_for_any_value_and_id() -> None:
         5,
         7,
         "numbered",
+        "none",
         (),
     ]
     assert results[4].metadata == {"extra": 1}
     assert results[6].metadata == {"a": 1}
-    assert [result.sequence_id for result in results] == list(range(10))
+    assert [result.sequence_id for result in results] == list(range(11))
     assert tracker.get_status([1]) is not None
 
 
@@ -280,8 +282,9 @@ async def test_p7_cancelling_the_caller_cancels_every_task() -> None:
             for number in itertools.count():
                 yield number
         finally:
-            await checkpoint()
             closed.append("source")
+            await checkpoint()
+            closed.append("not reached: the scope is cancelled")
 
     pipeline = Pipeline([Stage("A", 5, [task], queue_capacity=2), Stage("B", 1, [same])])
     with anyio.CancelScope() as scope:

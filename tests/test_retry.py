@@ -209,10 +209,23 @@ class TestAttempts:
         assert isinstance(failure.exception, LookupError)
         assert isinstance(failure.exception.__context__, ValueError)
 
-    async def test_a_hook_that_forgets_to_return_means_no(self) -> None:
-        flaky = Flaky(9)
-        results = await with_policy(flaky, on=lambda error: None).run([1])
-        assert results.failures[0].attempts == 1
+    @pytest.mark.parametrize("verdict", [None, "1", float("nan")])
+    async def test_a_hook_that_returns_something_else_fails_the_item_with_a_hint(
+        self, verdict: Any
+    ) -> None:
+        results = await with_policy(Flaky(9), on=lambda error: verdict).run([1])
+        (failure,) = results.failures
+        assert failure.attempts == 1
+        assert "must return True, False, or the seconds to wait" in failure.error
+        assert f"got {verdict!r}." in failure.error
+        assert failure.exception is not None
+        assert str(failure.exception.__context__) == "1, attempt 1"
+
+    @pytest.mark.parametrize("wait", [-5, dt.timedelta(seconds=-5)])
+    async def test_a_time_to_come_back_that_is_past_means_at_once(self, wait: Any) -> None:
+        flaky = Flaky(2)
+        results = await with_policy(flaky, on=lambda error: wait, wait_initial=9).run([1])
+        assert results.values == [1]
 
     async def test_the_last_error_counts_and_has_no_false_context(self) -> None:
         results = await Pipeline([Stage("A", 1, [Flaky(9)], task_wait_seconds=0)]).run([1])
@@ -291,8 +304,13 @@ class TestStamina:
 
         stamina.instrumentation.set_on_retry_hooks([broken])
         with stamina.set_testing(testing, attempts=3):
-            results = await with_policy(Flaky(2), scope=scope, wait_initial=0).run([1])
+            pipeline = with_policy(Flaky(2), scope=scope, wait_initial=0)
+            events: list[str] = []
+            pipeline.events.subscribe(TaskEvent, lambda event: events.append(event.event_type))
+            results = await pipeline.run([1])
         assert [failure.error for failure in results.failures] == ["broken hook"]
+        if scope == "task":
+            assert events[-1] == "fail"
 
     @pytest.mark.parametrize("scope", SCOPES)
     async def test_if_its_test_mode_ends_between_two_attempts_its_count_holds(

@@ -64,6 +64,8 @@ async def async_generator(value: Any) -> Any:
         ({"workers": 2.0}, ["workers", WHOLE, "got 2.0 (float)", "Write workers=2."]),
         ({"workers": 0}, ["workers", WHOLE + " 1", "got 0 (int)"]),
         ({"workers": -1}, ["workers", WHOLE + " 1", "got -1 (int)"]),
+        ({"workers": fetch}, ["workers", "Write tasks=[…]"]),
+        ({"workers": [fetch]}, ["workers", "Write tasks=[…]"]),
         ({"workers": Unprintable()}, ["workers", "whose repr() raises", "(Unprintable)"]),
         ({"workers": "x" * 1000}, ["workers", "xxx…"]),
         ({"tasks": []}, ["tasks", "at least one function", "got () (tuple)"]),
@@ -76,7 +78,7 @@ async def async_generator(value: Any) -> Any:
         ({"tasks": [async_generator]}, ["tasks[0]", "generator function"]),
         ({"retry": "per_item"}, ["retry", "'per_task', 'per_stage' or a RetryPolicy", "per_item"]),
         ({"retry": None}, ["retry", "got None"]),
-        ({"retry": RetryPolicy}, ["retry", "RetryPolicy"]),
+        ({"retry": RetryPolicy}, ["retry", "Write retry=RetryPolicy()."]),
         ({"task_attempts": 0}, ["task_attempts", WHOLE + " 1"]),
         ({"stage_attempts": "2"}, ["stage_attempts", WHOLE, "Write stage_attempts=2"]),
         ({"task_wait_seconds": -1}, ["task_wait_seconds", "of at least 0", "got -1 (int)"]),
@@ -93,6 +95,9 @@ async def async_generator(value: Any) -> Any:
         ({"queue_capacity": -1}, ["queue_capacity", WHOLE + " 0, or math.inf", "got -1"]),
         ({"queue_capacity": 1.5}, ["queue_capacity", WHOLE, "got 1.5"]),
         ({"queue_capacity": False}, ["queue_capacity", WHOLE, "got False"]),
+        ({"task_timeout": 10**400}, ["task_timeout", "finite"]),
+        ({"on_success": generator}, ["on_success", "There is a yield in it"]),
+        ({"skip_if": async_generator}, ["skip_if", "There is a yield in it"]),
         ({"task_timeout": 0}, ["task_timeout", "above 0", "got 0"]),
         ({"task_timeout": "5"}, ["task_timeout", "number"]),
         (
@@ -129,6 +134,10 @@ def test_a_call_instead_of_a_function_is_refused_without_a_warning() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with pytest.raises(
+            StageValidationError, match=re.escape("Write on_skip=fetch, not on_skip=fetch(…).")
+        ):
+            stage(on_skip=fetch(1))
+        with pytest.raises(
             StageValidationError, match=re.escape("Write tasks=[fetch], not tasks=[fetch(…)].")
         ):
             stage(tasks=[fetch(1)])
@@ -148,6 +157,7 @@ def test_a_call_instead_of_a_function_is_refused_without_a_warning() -> None:
         ({"on": (len,)}, ["on", "a hook that takes the exception"]),
         ({"on": "ValueError"}, ["on", "got 'ValueError' (str)"]),
         ({"on": fetch}, ["on", "Write def, not async def."]),
+        ({"on": Caller()}, ["on", "Write def, not async def."]),
         ({"wait_initial": -1}, ["wait_initial", "at least 0"]),
         ({"wait_jitter": None}, ["wait_jitter", "got None"]),
         ({"wait_initial": 5, "wait_max": 2}, ["wait_max", "at least 5", "wait_initial is 5"]),
@@ -179,6 +189,7 @@ def test_an_endless_longest_wait_is_allowed() -> None:
             {"stages": [stage()], "status_tracker": StatusTracker},
             ["status_tracker", "Write status_tracker=StatusTracker()."],
         ),
+        ({"stages": [stage()], "collect_results": StatusTracker()}, ["Write status_tracker=…."]),
         ({"stages": [stage()], "status_tracker": 5}, ["status_tracker", "got 5"]),
     ],
 )
@@ -196,6 +207,7 @@ def test_a_bad_pipeline_is_refused(arguments: dict[str, Any], words: list[str]) 
         ({"on_status_change": 5}, ["on_status_change", "a function or None"]),
         ({"on_task_retry": "log"}, ["on_task_retry", "a function or None"]),
         ({"on_failure": 5}, ["on_failure", "a function or None"]),
+        ({"on_failure": generator}, ["on_failure", "There is a yield in it"]),
         ({"task_concurrency_limits": {"fetch": -1}}, ["task_concurrency_limits['fetch']"]),
     ],
 )
@@ -251,6 +263,18 @@ def test_limits_know_tasks_by_the_name_of_the_function() -> None:
     ]
     limits = {"fetch": 1, "get": 1, "Caller": 1, "<lambda>": 1}
     stage(tasks=tasks, task_concurrency_limits=limits)
+
+
+def test_the_limits_of_a_tracker_are_a_copy() -> None:
+    limits = {"fetch": 1}
+    tracker = StatusTracker(task_concurrency_limits=limits)
+    limits["fetch"] = 0
+    assert tracker.task_concurrency_limits == {"fetch": 1}
+
+
+def test_the_metadata_of_an_item_is_a_dict() -> None:
+    with pytest.raises(TypeError, match="metadata"):
+        Item(1, metadata=None)  # type: ignore[arg-type]
 
 
 def test_an_item_has_no_positional_id() -> None:

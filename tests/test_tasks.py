@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import threading
 from contextvars import ContextVar
@@ -10,6 +11,7 @@ from unittest.mock import AsyncMock
 
 import anyio
 import pytest
+import trio
 from anyio.lowlevel import checkpoint
 
 from antflow import Pipeline, Stage
@@ -58,6 +60,14 @@ class TestKinds:
     )
     async def test_whatever_can_be_called_is_a_task(self, task: Any) -> None:
         assert (await run([task], [2])).values == [6]
+
+    async def test_a_class_is_a_plain_function_whatever_its_instances_can_do(self) -> None:
+        class Wrapper(Client):
+            def __init__(self, value: int) -> None:
+                self.value = value
+
+        (result,) = await run([Wrapper], [2])
+        assert isinstance(result.value, Wrapper)
 
     async def test_tasks_run_in_sequence(self) -> None:
         tasks = [double, functools.partial(add, 1), str, lambda text: text + "!"]
@@ -209,6 +219,21 @@ class TestTimeout:
         began = anyio.current_time()
         assert (await Pipeline([stage]).run([1])).values == [1]
         assert anyio.current_time() - began == pytest.approx(5 + 7 + 4)
+
+    @pytest.mark.virtual_time
+    async def test_a_task_that_does_not_await_in_time_is_late_all_the_same(
+        self, anyio_backend_name: str
+    ) -> None:
+        async def compute(value: int) -> int:
+            # As if it had computed for so long.
+            if anyio_backend_name == "trio":
+                trio.lowlevel.current_clock().jump(9)
+            else:
+                asyncio.get_running_loop().now += 9  # type: ignore[attr-defined]
+            return value
+
+        results = await run([compute], [1], task_timeout=5)
+        assert results.failures[0].error_type == "TimeoutError"
 
     async def test_a_thread_is_not_interrupted_but_counts_as_late(self) -> None:
         """The deadline is long past when the function returns; nothing needs to wait for it."""

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import io
 import logging
+import os
+import sqlite3
 import sys
+
+# On Python 3.10, this is what Ctrl-C becomes on its way through asyncio.
+from asyncio import CancelledError
 from collections.abc import Sequence
+from contextlib import closing
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -48,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.backend == "trio" and find_spec("trio") is None:
         print(
             "antflow: --backend trio needs trio, which is not installed here. "
-            "Get it with: pip install 'antflow[trio]', or in a clone: pip install -e '.[trio]'",
+            "Get it with: pip install trio",
             file=sys.stderr,
         )
         return 2
@@ -57,31 +64,51 @@ def main(argv: Sequence[str] | None = None) -> int:
     # stamina warns of each retry, and with no logging set up the bare words would land amid the
     # progress. The report counts the retries.
     logging.getLogger("stamina").addHandler(logging.NullHandler())
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Source code and file names have characters that not every terminal can show.
+        sys.stdout.reconfigure(errors="replace")
     try:
         demo.main(args.backend, args.db, args.limit, sys.stdout)
-    except KeyboardInterrupt:
-        print("\nantflow: interrupted", file=sys.stderr)
+    except (KeyboardInterrupt, CancelledError):
+        print("\nantflow: interrupted; what was loaded so far is in the index", file=sys.stderr)
         return 130
+    except BrokenPipeError:
+        # Whoever read the output has enough. Python would complain once more when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        print(f"antflow: {error}", file=sys.stderr)
+        return 2
     return 0
 
 
 def _can_be_replaced(path: Path) -> bool:
     """Say whether the demo may write to *path*; if not, tell why."""
     if path.is_file():
-        with path.open("rb") as file:
-            start = file.read(16)
-        if start and start != b"SQLite format 3\0":
-            reason = "is there and is no SQLite file; it is left alone"
-        else:
-            return True
+        reason = None if _is_ours(path) else "is there and no index of this demo; it is left alone"
     elif path.exists():
         reason = "is there and is no file"
     elif not path.parent.is_dir():
         reason = f"cannot be made: there is no directory {path.parent}"
+    elif not os.access(path.parent, os.W_OK):
+        reason = f"cannot be made: the directory {path.parent} cannot be written to"
     else:
+        reason = None
+    if reason is not None:
+        print(f"antflow: --db {path} {reason}", file=sys.stderr)
+    return reason is None
+
+
+def _is_ours(path: Path) -> bool:
+    """Say whether *path* is empty, or an index that this demo made."""
+    if path.stat().st_size == 0:
         return True
-    print(f"antflow: --db {path} {reason}", file=sys.stderr)
-    return False
+    try:
+        with closing(sqlite3.connect(path)) as connection:
+            tables = connection.execute("select name from sqlite_master where type = 'table'")
+            return {name for (name,) in tables} == {"modules", "functions"}
+    except sqlite3.DatabaseError:
+        return False
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from typing import Any
 from attrs import define, field
 
 from ._callables import handler_name
-from ._cancellation import is_stray
+from ._cancellation import is_failure_of_item
 from ._events import StatusEvent, TaskEvent
 
 logger = logging.getLogger("antflow")
@@ -43,7 +43,9 @@ class Subscription:
         """
         try:
             outcome = self.handler(*args)
-        except Exception as error:
+        except BaseException as error:
+            if not is_failure_of_item(error):
+                raise
             self._failed(error)
             return None
         if outcome is not None and isawaitable(outcome):
@@ -53,10 +55,8 @@ class Subscription:
     async def _finish(self, outcome: Awaitable[Any]) -> None:
         try:
             await outcome
-        except Exception as error:
-            self._failed(error)
         except BaseException as error:
-            if not is_stray(error):
+            if not is_failure_of_item(error):
                 raise
             self._failed(error)
 

@@ -37,6 +37,7 @@ def handler_name(handler: Callable[..., Any]) -> str:
 def is_async(task: Callable[..., Any]) -> bool:
     """Say whether calling *task* is sure to give an awaitable."""
     task = _unwrap(task)
-    # An object with an async __call__ is no coroutine function itself.
-    call = getattr(task, "__call__", None)  # noqa: B004
+    # An object with an async __call__ is no coroutine function itself. Its class is asked: calling
+    # a class makes an instance, whatever its instances can do.
+    call = getattr(type(task), "__call__", None)  # noqa: B004
     return inspect.iscoroutinefunction(task) or inspect.iscoroutinefunction(call)

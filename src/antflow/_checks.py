@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from typing import Any, NoReturn
 
-from ._errors import StageValidationError
-
-
-def show(value: object) -> str:
-    """Return *value* as a message shows it: its repr, cut, with its type."""
-    try:
-        text = repr(value)
-    except Exception:
-        text = "<a value whose repr() raises>"
-    if len(text) > 80:
-        text = f"{text[:77]}…"
-    return f"{text} ({type(value).__name__})"
+from ._errors import StageValidationError, show
 
 
 def refuse(
     owner: str, argument: str, bound: str, value: object, hint: str | None = None
 ) -> NoReturn:
     """Raise the error for an *argument* of *owner* that is not *bound*."""
-    message = f"{owner}: {argument} must be {bound}, got {show(value)}."
+    message = f"{owner}: {argument} must be {bound}, got {show(value)} ({type(value).__name__})."
     raise StageValidationError(message if hint is None else f"{message} {hint}")
 
 
@@ -59,7 +49,27 @@ def check_number(
     bound = f"a number {'above' if above else 'of at least'} {at_least}"
     if type(value) is bool or not isinstance(value, (int, float)):
         refuse(owner, argument, bound, value, hint)
-    if math.isnan(value) or (math.isinf(value) and not infinite):
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if math.isnan(number) or (math.isinf(number) and not (infinite and value == math.inf)):
         refuse(owner, argument, f"a finite number {bound[9:]}", value, hint)
     if value < at_least or (above and value == at_least):
         refuse(owner, argument, bound, value, hint)
+
+
+def check_callback(owner: str, argument: str, callback: Any) -> None:
+    """Refuse *callback* unless it is None or a function, and no generator function."""
+    if callback is None:
+        return
+    if inspect.iscoroutine(callback):
+        name = callback.__name__
+        callback.close()
+        hint = f"Write {argument}={name}, not {argument}={name}(…)."
+        refuse(owner, argument, "a function or None", callback, hint)
+    if not callable(callback):
+        refuse(owner, argument, "a function or None", callback)
+    if inspect.isgeneratorfunction(callback) or inspect.isasyncgenfunction(callback):
+        hint = "There is a yield in it, so that calling it would do nothing."
+        refuse(owner, argument, "a function that is no generator function", callback, hint)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ._items import Results
+
+if sys.version_info < (3, 11):
+    from exceptiongroup import BaseExceptionGroup
 
 
 class AntFlowError(Exception):
@@ -20,8 +24,8 @@ class StageValidationError(PipelineError, ValueError):
     """
     A stage, its retry policy or the list of stages is not valid.
 
-    Raised while the definition is built, never while it runs. The message names the stage,
-    the argument, what is allowed, and the value that came in.
+    Raised while the definition is built, or, for an argument of ``run()``, before the run begins.
+    The message names the stage, the argument, what is allowed, and the value that came in.
     """
 
 
@@ -66,6 +70,22 @@ class TaskFailedError(AntFlowError):
         self.stage = stage
         self.task_name = task_name
         self.attempts = attempts
+
+
+def leaves(error: BaseException) -> list[BaseException]:
+    """Return the errors inside *error* if it is a group, however deeply nested, else itself."""
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for inner in error.exceptions for leaf in leaves(inner)]
+    return [error]
+
+
+def show(value: object) -> str:
+    """Return the repr of *value*, cut to what a message can bear; never raise."""
+    try:
+        text = repr(value)
+    except Exception:
+        text = f"<{type(value).__name__} whose repr() raises>"
+    return text if len(text) <= 80 else f"{text[:77]}…"
 
 
 def describe_error(error: BaseException) -> str:

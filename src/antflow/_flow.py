@@ -6,11 +6,12 @@ from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Generator,
 from time import perf_counter, time
 from typing import Any
 
-from anyio import CancelScope, EndOfStream, WouldBlock
+from anyio import EndOfStream, WouldBlock
 from anyio.lowlevel import checkpoint
 from attrs import evolve
 
 from ._bus import Subscription
+from ._cancellation import is_failure_of_item
 from ._errors import describe_error
 from ._events import Status, StatusEvent
 from ._items import FailedItem, Record
@@ -27,38 +28,42 @@ async def feed(source: Iterable[Any] | AsyncIterable[Any], pool: Pool) -> None:
     """
     Read *source* into the first stage, never further than there is room; then close both.
 
-    Raises:
-        Exception: What the source raised. What came before is in the first stage.
+    What the source raises is kept in the books until what came before is finished.
     """
     try:
-        if isinstance(source, AsyncIterable):
-            async for item in source:
-                pending = _admit(item, pool)
-                if pending is not None:
-                    await pending
-        else:
-            for item in source:
-                pending = _admit(item, pool)
-                if pending is not None:
-                    await pending
+        try:
+            if isinstance(source, AsyncIterable):
+                async for item in source:
+                    await _admit(item, pool)
+            else:
+                for item in source:
+                    await _admit(item, pool)
+        finally:
+            await _close_source(source)
+    except BaseException as error:
+        if not is_failure_of_item(error):
+            raise
+        pool.state.source_error = error
     finally:
-        await _close_source(source)
         pool.entrance.close()
+    # The traceback of the error holds this frame, and through it the frame would hold the error.
+    del pool
 
 
-def _admit(item: Any, pool: Pool) -> Awaitable[None] | None:
-    """Take *item* into the books and into the first stage; return what must be awaited for it."""
+async def _admit(item: Any, pool: Pool) -> None:
+    """Take *item* into the books and into the first stage."""
     pending = hand_over(pool.state.admit(item), pool)
-    if pending is None and pool.state.admitted % ITEMS_PER_TURN == 0:
-        return checkpoint()
-    return pending
+    if pending is not None:
+        await pending
+    # Also if it was awaited: it need not have waited.
+    if pool.state.admitted % ITEMS_PER_TURN == 0:
+        await checkpoint()
 
 
 async def _close_source(source: Any) -> None:
     """Close *source* if it is a generator: it may hold files and connections open."""
     if isinstance(source, AsyncGenerator):
-        with CancelScope(shield=True):
-            await source.aclose()
+        await source.aclose()
     elif isinstance(source, Generator):
         source.close()
 
@@ -72,9 +77,9 @@ async def work(pool: Pool, worker: Worker) -> None:
     not wait.
     """
     bus, hooks, following, places = pool.bus, pool.hooks, pool.following, pool.places
-    receive = pool.receive
+    state, receive = pool.state, pool.receive
     turn = 0
-    while True:
+    while not state.stopped:
         try:
             record = receive.receive_nowait()
         except WouldBlock:
@@ -110,15 +115,16 @@ async def work(pool: Pool, worker: Worker) -> None:
                 pool.stage_state.skipped += 1
             else:
                 record.value = outcome
+            # In one go, with no await in between: the books are right at every instant.
             worker.processed += 1
             worker.let_go()
+            if following is None:
+                state.deliver(record)
             if bus.status_subscriptions:
                 await _publish(status, record, pool, worker.name)
             if listeners:
                 await _tell(listeners, record, record.value)
-            if following is None:
-                pool.state.deliver(record)
-            else:
+            if following is not None:
                 pending = hand_over(record, following)
                 if pending is not None:
                     await pending
@@ -134,7 +140,7 @@ async def work(pool: Pool, worker: Worker) -> None:
             turn = 0
     pool.leave(worker)
     # The traceback of a failure holds this frame, and through these the frame would hold failures.
-    del pool, following
+    del pool, following, state
 
 
 async def _wait_for_item(pool: Pool) -> Record:
@@ -220,7 +226,7 @@ async def _fail(record: Record, failure: Failure, pool: Pool, worker: Worker) ->
         sequence_id=record.sequence_id,
     )
     worker.failed += 1
-    pool.state.failures.append(failed)
+    pool.state.fail(failed)
     if pool.bus.status_subscriptions:
         await _publish(
             "failed",
@@ -237,7 +243,7 @@ async def _fail(record: Record, failure: Failure, pool: Pool, worker: Worker) ->
         await _tell(pool.hooks.failure, record, failure.error)
     if pool.places is not None:
         pool.places.release(record)
-    if pool.state.too_many_failures:
+    if pool.state.stopped:
         pool.stop()
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import enum
 import sys
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
-from attrs import define, field, frozen
+from attrs import define, field, frozen, validators
 
-from ._errors import TaskFailedError
+from ._errors import TaskFailedError, show
 
 if sys.version_info < (3, 11):
     from exceptiongroup import ExceptionGroup
@@ -18,6 +19,12 @@ T = TypeVar("T")
 
 def _no_metadata() -> dict[str, Any]:
     return {}
+
+
+class RunningNumber(enum.Enum):
+    """The id of an `Item` that brings none: any object may be an id, None too."""
+
+    UNSET = "the running number"
 
 
 @frozen
@@ -31,12 +38,17 @@ class Item:
     Args:
         value: What the first task is given.
         id: Any object; by default the running number of the item.
-        metadata: Kept beside the value, and found again in the result and in callbacks.
+        metadata: A dict, kept beside the value, and found again in the result and in callbacks.
+
+    Raises:
+        TypeError: *metadata* is no dict.
     """
 
     value: Any
-    id: Any = field(default=None, kw_only=True)
-    metadata: dict[str, Any] = field(factory=_no_metadata, kw_only=True)
+    id: Any = field(default=RunningNumber.UNSET, kw_only=True)
+    metadata: dict[str, Any] = field(
+        factory=_no_metadata, kw_only=True, validator=validators.instance_of(dict)
+    )
 
 
 @frozen
@@ -101,7 +113,7 @@ class FailedItem:
         """Return a `TaskFailedError` that tells item, stage and task, caused by the exception."""
         tries = "1 attempt" if self.attempts == 1 else f"{self.attempts} attempts"
         error = TaskFailedError(
-            f"item {self.item_id!r} failed in stage {self.stage!r}, task {self.task_name!r}, "
+            f"item {show(self.item_id)} failed in stage {self.stage!r}, task {self.task_name!r}, "
             f"after {tries}: {self.error_type}: {self.error}",
             self.item_id,
             self.stage,
@@ -128,6 +140,10 @@ class Results(list[PipelineResult]):
         super().__init__(results)
         self.failures = list(failures)
 
+    def __repr__(self) -> str:
+        failed = f", {len(self.failures)} failed" if self.failures else ""
+        return f"<Results: {len(self)} succeeded{failed}: {super().__repr__()}>"
+
     @property
     def values(self) -> list[Any]:
         """The bare values, in input order."""
@@ -144,7 +160,7 @@ class Results(list[PipelineResult]):
         if self.failures:
             count = len(self.failures)
             raise ExceptionGroup(
-                f"{count} of {count + len(self)} items failed",
+                f"{count} item{'' if count == 1 else 's'} failed",
                 [failure.as_exception() for failure in self.failures],
             )
 
@@ -180,7 +196,7 @@ def make_record(sequence_id: int, item: Any) -> Record:
     A dict with an "id" and no "value" is itself the value.
     """
     if isinstance(item, Item):
-        item_id = sequence_id if item.id is None else item.id
+        item_id = sequence_id if item.id is RunningNumber.UNSET else item.id
         return Record(sequence_id, item_id, item.value, item.value, dict(item.metadata))
     if isinstance(item, dict) and "id" in item:
         if "value" not in item:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import AsyncIterable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from attrs import define, field, setters
 
 from ._bus import EventBus, Subscription
 from ._callables import handler_name
-from ._checks import check_whole, refuse, show
-from ._errors import PipelineError, TooManyFailuresError
-from ._items import FailedItem, Results
+from ._checks import check_whole, refuse
+from ._errors import PipelineError, TooManyFailuresError, show
+from ._items import FailedItem, Item, Results
 from ._pool import StageHooks
 from ._run import execute
 from ._stage import Callback, Stage, check_stages
@@ -19,13 +20,11 @@ from ._state import RunState
 from ._stats import DashboardSnapshot, ErrorSummary, PipelineStats, WorkerMetrics, WorkerState
 from ._tracker import StatusTracker
 
-if TYPE_CHECKING:
-    from typing_extensions import Self
-
 
 def _check_collect_results(pipeline: Pipeline, attribute: Any, flag: object) -> None:
     if not isinstance(flag, bool):
-        refuse("Pipeline", "collect_results", "True or False", flag)
+        hint = "Write status_tracker=…." if isinstance(flag, StatusTracker) else None
+        refuse("Pipeline", "collect_results", "True or False", flag, hint)
 
 
 def _check_tracker(pipeline: Pipeline, attribute: Any, tracker: object) -> None:
@@ -89,7 +88,8 @@ class Pipeline:
 
         Raises:
             TooManyFailuresError: More than *max_failures* items failed.
-            PipelineError: *items* cannot be iterated over, or *max_failures* is not valid.
+            PipelineError: *items* cannot be iterated over, or *max_failures* is not valid; or
+                something outside antflow cancelled a task of the run.
             Exception: What *items* raised, after what it gave before is finished; that is then in
                 `results` and `failures`.
         """
@@ -101,7 +101,7 @@ class Pipeline:
         limits = {} if self.status_tracker is None else self.status_tracker.task_concurrency_limits
         await execute(items, state, self.events, self._hooks, limits)
         results = state.results()
-        if state.too_many_failures:
+        if state.stopped:
             last = state.failures[-1].as_exception()
             count = len(state.failures)
             raise TooManyFailuresError(
@@ -129,7 +129,7 @@ class Pipeline:
         """Do the same as `feed()`: the name tells the reader that the source is async."""
         await self.feed(items)
 
-    async def __aenter__(self) -> Self:
+    async def __aenter__(self) -> Pipeline:
         """
         Return the pipeline.
 
@@ -201,13 +201,21 @@ def _hooks(stages: tuple[Stage, ...], tracker: StatusTracker | None) -> tuple[St
 
 
 def _check_items(items: object) -> None:
-    if isinstance(items, (Iterable, AsyncIterable)):
+    is_one_item = isinstance(items, (str, bytes, Item)) or (
+        isinstance(items, dict) and "id" in items
+    )
+    if isinstance(items, (Iterable, AsyncIterable)) and not is_one_item:
         return
+    shown = f"{show(items)} ({type(items).__name__})"
     hint = ""
-    if callable(items):
+    if is_one_item:
+        hint = " It looks like a single item: put it in a list."
+    elif callable(items):
         hint = " It is a function: call it, and give what it returns."
-    elif hasattr(items, "__await__"):
+    elif inspect.isawaitable(items):
         hint = " It is an awaitable: await it first, and give what it returns."
+        if inspect.iscoroutine(items):
+            items.close()
     raise PipelineError(
-        f"Pipeline.run(): items must be an iterable or async iterable, got {show(items)}.{hint}"
+        f"Pipeline.run(): items must be an iterable or async iterable, got {shown}.{hint}"
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import inspect
 import math
 from collections.abc import Callable
 from typing import Any, Literal
@@ -11,7 +10,9 @@ from typing import Any, Literal
 import stamina
 from attrs import field, frozen
 
+from ._callables import handler_name, is_async
 from ._checks import check_number, check_whole, refuse
+from ._errors import show
 
 BackoffHook = Callable[[Exception], "bool | float | dt.timedelta"]
 
@@ -36,7 +37,7 @@ def _check_on(policy: RetryPolicy, attribute: Any, on: object) -> None:
                     "retried.",
                 )
         elif on is kind and callable(on):
-            if inspect.iscoroutinefunction(on):
+            if is_async(on):
                 refuse(
                     "RetryPolicy", "on", "a plain function as hook", on, "Write def, not async def."
                 )
@@ -59,7 +60,7 @@ def _check_wait(policy: RetryPolicy, attribute: Any, wait: object) -> None:
 
 
 def _check_scope(policy: RetryPolicy, attribute: Any, scope: object) -> None:
-    if scope not in ("task", "stage"):
+    if not isinstance(scope, str) or scope not in ("task", "stage"):
         refuse("RetryPolicy", "scope", "'task' or 'stage'", scope)
 
 
@@ -126,11 +127,30 @@ class RetryPolicy:
             wait_exp_base=1.0,
         )
 
-    def judge(self, error: Exception) -> bool | float | dt.timedelta:
-        """Ask `on` about *error*; True or a wait means that it may be tried again."""
+    def judge(self, error: Exception) -> bool | float:
+        """
+        Ask `on` about *error*.
+
+        Returns:
+            False to give up, True to try again, or the seconds to wait before that: a time that
+            is past already (a Retry-After may be) is none.
+
+        Raises:
+            TypeError: The hook returned something else.
+        """
         if isinstance(self.on, (type, tuple)):
             return isinstance(error, self.on)
-        return self.on(error)
+        verdict: object = self.on(error)
+        if isinstance(verdict, bool):
+            return verdict
+        if isinstance(verdict, dt.timedelta):
+            verdict = verdict.total_seconds()
+        if not isinstance(verdict, (int, float)) or math.isnan(verdict):
+            raise TypeError(
+                f"RetryPolicy: the hook on={handler_name(self.on)} must return True, False, or the "
+                f"seconds to wait as a number or timedelta, got {show(verdict)}."
+            )
+        return max(0.0, float(verdict))
 
 
 class Retries:
@@ -153,7 +173,7 @@ class Retries:
         self._name = name
         self._context: Any = None
         self._attempt: Any = None
-        self._verdict: bool | float | dt.timedelta = False
+        self._verdict: bool | float = False
         # Whether stamina already went on to the next attempt, as it does in test mode.
         self._ahead = False
 
@@ -165,11 +185,11 @@ class Retries:
             Exception: A hook raised that the user gave to the policy or to stamina.
         """
         self._verdict = self._policy.judge(error)
-        # A wait of zero is a yes: only these two are a no (None is a mistake that stamina names).
+        # A wait of zero is a yes.
         if self._verdict is False or not stamina.is_active():
             return False
         if not stamina.is_testing():
-            if self._verdict is None or attempt >= self._policy.attempts:
+            if attempt >= self._policy.attempts:
                 return False
             await self._report(error)
             return True

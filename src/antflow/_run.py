@@ -11,8 +11,8 @@ from anyio import create_task_group, get_cancelled_exc_class
 from anyio.abc import TaskGroup
 
 from ._bus import EventBus
-from ._cancellation import is_stray
 from ._entrance import open_entrance
+from ._errors import PipelineError, leaves
 from ._flow import back_off, feed, work
 from ._limits import TaskLimits
 from ._pool import Pool, StageHooks
@@ -42,34 +42,40 @@ async def execute(
 
     Raises:
         Exception: What the source raised, after what came before it is finished.
+        PipelineError: A task of the run was cancelled from outside.
         BaseException: What is no failure of an item, such as KeyboardInterrupt: by itself, or, if
             there are several, in one flat group.
     """
     fatal: list[BaseException] = []
-    source_error: BaseException | None = None
     streams: list[Any] = []
     try:
         async with create_task_group() as group:
             first = _wire(state, bus, hooks, TaskLimits(limits), group, streams)
-            try:
-                await feed(source, first)
-            except BaseException as error:
-                if not isinstance(error, Exception) and not is_stray(error, in_doubt=False):
-                    raise
-                source_error = error
+            group.start_soon(feed, source, first)
     except BaseExceptionGroup as error_group:
-        fatal = _leaves(error_group)
+        cancelled = get_cancelled_exc_class()
+        fatal = [error for error in leaves(error_group) if not isinstance(error, cancelled)]
     finally:
         # Not before the group is done: a worker that is being cancelled must not find its stream
         # broken.
         for stream in streams:
             stream.close()
         state.end()
+    source_error, state.source_error = state.source_error, None
     try:
         if len(fatal) > 1:
             raise BaseExceptionGroup("the run was ended by several errors", fatal)
         if fatal:
             raise fatal[0]
+        if state.stopped:
+            return
+        if state.unfinished:
+            # A task group takes the cancellation of a child for its own, and ends without a word.
+            raise PipelineError(
+                f"the run ended although {state.unfinished} of {state.admitted} items were not "
+                "finished: something outside antflow cancelled a task of the run. Cancel the "
+                "caller of run() instead, or a scope around it."
+            )
         if source_error is not None:
             raise source_error
     finally:
@@ -115,10 +121,3 @@ def _wire(
         pool.grow()
     assert pool is not None  # a pipeline has at least one stage
     return pool
-
-
-def _leaves(error: BaseException) -> list[BaseException]:
-    """Return the errors inside nested groups, without the cancellations that they caused."""
-    if isinstance(error, BaseExceptionGroup):
-        return [leaf for inner in error.exceptions for leaf in _leaves(inner)]
-    return [] if isinstance(error, get_cancelled_exc_class()) else [error]

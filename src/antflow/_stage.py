@@ -9,7 +9,7 @@ from typing import Any, Literal
 from attrs import field, frozen
 
 from ._callables import task_name
-from ._checks import check_number, check_whole, refuse
+from ._checks import check_callback, check_number, check_whole, refuse
 from ._errors import StageValidationError
 from ._limits import check_limits
 from ._retry import RetryPolicy
@@ -30,7 +30,10 @@ def _check_name(stage: Stage, attribute: Any, name: Any) -> None:
         refuse("Stage", "name", "a text that is not empty", name)
 
 
-def _check_workers(stage: Stage, attribute: Any, workers: object) -> None:
+def _check_workers(stage: Stage, attribute: Any, workers: Any) -> None:
+    if callable(workers) or isinstance(workers, (list, tuple)):
+        hint = "Write tasks=[…]: the second argument of a stage is the number of its workers."
+        refuse(_owner(stage), "workers", "a whole number of at least 1", workers, hint)
     check_whole(_owner(stage), "workers", workers, at_least=1)
 
 
@@ -67,8 +70,11 @@ def _check_tasks(stage: Stage, attribute: Any, tasks: object) -> None:
 
 
 def _check_retry(stage: Stage, attribute: Any, retry: object) -> None:
-    if not isinstance(retry, RetryPolicy) and retry not in ("per_task", "per_stage"):
-        refuse(_owner(stage), "retry", "'per_task', 'per_stage' or a RetryPolicy", retry)
+    if isinstance(retry, RetryPolicy):
+        return
+    if not isinstance(retry, str) or retry not in ("per_task", "per_stage"):
+        hint = "Write retry=RetryPolicy()." if retry is RetryPolicy else None
+        refuse(_owner(stage), "retry", "'per_task', 'per_stage' or a RetryPolicy", retry, hint)
 
 
 def _check_attempts(stage: Stage, attribute: Any, attempts: object) -> None:
@@ -80,8 +86,7 @@ def _check_wait(stage: Stage, attribute: Any, wait: object) -> None:
 
 
 def _check_callback(stage: Stage, attribute: Any, callback: object) -> None:
-    if callback is not None and not callable(callback):
-        refuse(_owner(stage), attribute.name, "a function or None", callback)
+    check_callback(_owner(stage), attribute.name, callback)
 
 
 def _check_flag(stage: Stage, attribute: Any, flag: object) -> None:

@@ -83,6 +83,10 @@ class RunState:
     _slots: list[PipelineResult | None] = field(factory=list, init=False)
     # Whatever was still under way when the run ended is not, any more.
     over: bool = field(default=False, init=False)
+    # One item too many failed: no worker takes another.
+    stopped: bool = field(default=False, init=False)
+    # What the source raised, until the run has ended.
+    source_error: BaseException | None = field(default=None, init=False)
 
     def admit(self, item: Any) -> Record:
         """Take an item from the source into the books."""
@@ -99,10 +103,16 @@ class RunState:
                 record.id, record.value, record.sequence_id, record.metadata
             )
 
+    def fail(self, failed: FailedItem) -> None:
+        """Keep what failed for good."""
+        self.failures.append(failed)
+        if self.max_failures is not None and len(self.failures) > self.max_failures:
+            self.stopped = True
+
     @property
-    def too_many_failures(self) -> bool:
-        """Whether more items failed than are tolerated."""
-        return self.max_failures is not None and len(self.failures) > self.max_failures
+    def unfinished(self) -> int:
+        """How many items were admitted that neither left the last stage nor failed."""
+        return self.admitted - self.stages[-1].passed - len(self.failures)
 
     def results(self) -> Results:
         """Return what came out so far, in input order."""

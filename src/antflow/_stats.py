@@ -93,7 +93,8 @@ class PipelineStats:
         items_processed: Left the last stage.
         items_failed: Failed for good, in any stage.
         items_in_flight: Read from the source and neither of the two.
-        queue_sizes: By stage name, how many items its queue holds.
+        queue_sizes: By stage name, how many items wait in its queue or for their next attempt:
+            what is pending, without those that are still in the hands of a sender.
         stage_stats: By stage name, the figures of the stage.
     """
 

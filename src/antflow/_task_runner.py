@@ -7,12 +7,12 @@ from inspect import isawaitable
 from time import perf_counter, time
 from typing import Any
 
-from anyio import CapacityLimiter, Semaphore, move_on_after, to_thread
+from anyio import CapacityLimiter, Semaphore, current_time, move_on_after, to_thread
 from attrs import frozen
 
 from ._bus import EventBus
 from ._callables import is_async, task_name
-from ._cancellation import is_stray
+from ._cancellation import is_failure_of_item
 from ._events import TaskEvent, TaskEventType
 from ._items import Record
 from ._limits import TaskLimits, acquire_all, release_all
@@ -90,7 +90,7 @@ class TaskRunner:
                     value = await step.call(value)
                 continue
             except BaseException as error:
-                if not _is_failure_of_item(error):
+                if not is_failure_of_item(error):
                     raise
                 caught = error
             # Outside the except block: what later attempts raise must not have this as context.
@@ -112,7 +112,7 @@ class TaskRunner:
                 skip = await skip
             return SKIPPED if skip else None
         except BaseException as error:
-            if not _is_failure_of_item(error):
+            if not is_failure_of_item(error):
                 raise
             return Failure(error, "skip_if", record.attempt, again=False)
 
@@ -130,7 +130,9 @@ class TaskRunner:
         finally:
             if step.limits:
                 release_all(step.limits)
-        await self._publish_end("complete", step, record, worker, attempt)
+        duration = _elapsed(worker)
+        worker.attempt_began = None
+        await self._publish_end("complete", step, record, worker, attempt, duration)
         return value
 
     async def _try_again(
@@ -141,10 +143,11 @@ class TaskRunner:
         attempt = 1
         try:
             while True:
+                duration = _elapsed(worker)
                 granted, error = await _ask(retries, error, attempt)
                 if not granted:
                     break
-                await self._publish_end("retry", step, record, worker, attempt, error)
+                await self._publish_end("retry", step, record, worker, attempt, duration, error)
                 try:
                     await retries.back_off()
                 except Exception as final:
@@ -154,12 +157,12 @@ class TaskRunner:
                 try:
                     result = await self._attempt(step, value, record, worker, attempt)
                 except BaseException as again:
-                    if not _is_failure_of_item(again):
+                    if not is_failure_of_item(again):
                         raise
                     error = again
                 else:
                     return await self.run(record, worker, result, self._steps.index(step) + 1)
-            await self._publish_end("fail", step, record, worker, attempt, error)
+            await self._publish_end("fail", step, record, worker, attempt, duration, error)
             return Failure(error, step.name, attempt, again=False)
         finally:
             del error
@@ -170,9 +173,10 @@ class TaskRunner:
         """Say whether the item may go through the stage again, after *step* failed with *error*."""
         if record.retries is None:
             record.retries = Retries(self._policy, self._stage_name)
+        duration = _elapsed(worker)
         granted, error = await _ask(record.retries, error, record.attempt)
         event_type: TaskEventType = "retry" if granted else "fail"
-        await self._publish_end(event_type, step, record, worker, record.attempt, error)
+        await self._publish_end(event_type, step, record, worker, record.attempt, duration, error)
         return Failure(error, step.name, record.attempt, again=granted)
 
     async def _publish_end(
@@ -182,13 +186,12 @@ class TaskRunner:
         record: Record,
         worker: Worker,
         attempt: int,
+        duration: float | None,
         error: BaseException | None = None,
     ) -> None:
         # Whoever subscribed while the attempt was under way hears of the next one first: nothing
         # took the time of this one.
-        if worker.attempt_began is not None:
-            duration = perf_counter() - worker.attempt_began
-            worker.attempt_began = None
+        if duration is not None:
             await self._publish(event_type, step, record, worker, attempt, error, duration)
 
     async def _publish(
@@ -218,9 +221,9 @@ class TaskRunner:
             await pending
 
 
-def _is_failure_of_item(error: BaseException) -> bool:
-    """Say whether *error* ends one item only; cancellation and the like end the run."""
-    return isinstance(error, Exception) or is_stray(error)
+def _elapsed(worker: Worker) -> float | None:
+    """Return the seconds since the attempt began, if its start was published."""
+    return None if worker.attempt_began is None else perf_counter() - worker.attempt_began
 
 
 async def _ask(retries: Retries, error: BaseException, attempt: int) -> tuple[bool, BaseException]:
@@ -229,7 +232,9 @@ async def _ask(retries: Retries, error: BaseException, attempt: int) -> tuple[bo
         return False, error
     try:
         return await retries.granted(error, attempt), error
-    except Exception as hook_error:
+    except BaseException as hook_error:
+        if not is_failure_of_item(hook_error):
+            raise
         # The user's retry hook is broken: that is what they must see, with its occasion.
         hook_error.__context__ = error
         return False, hook_error
@@ -272,8 +277,9 @@ def _timed(call: Call, seconds: float, what: str) -> Call:
     async def call_with_timeout(value: Any) -> Any:
         with move_on_after(seconds) as scope:
             value = await call(value)
-        # Not `cancelled_caught`: a thread cannot be interrupted, but its result came too late.
-        if scope.cancel_called:
+        # Not `cancelled_caught`: a thread or a task that does not await cannot be interrupted, but
+        # its result came too late.
+        if scope.cancel_called or current_time() >= scope.deadline:
             raise TimeoutError(f"{what} took longer than its task_timeout of {seconds} s")
         return value
 

@@ -8,7 +8,8 @@ from typing import Any, get_args
 
 from ._bus import EventBus, Subscription
 from ._callables import handler_name
-from ._checks import check_whole, refuse
+from ._checks import check_callback, check_whole
+from ._errors import show
 from ._events import Status, StatusEvent, TaskEvent
 from ._items import FailedItem
 from ._limits import check_limits
@@ -59,12 +60,12 @@ class StatusTracker:
         on_failure: Callback | None = None,
         history: bool | int = True,
     ) -> None:
-        self.task_concurrency_limits = (
-            {} if task_concurrency_limits is None else task_concurrency_limits
-        )
-        check_limits("StatusTracker", self.task_concurrency_limits)
+        limits = {} if task_concurrency_limits is None else task_concurrency_limits
+        check_limits("StatusTracker", limits)
+        self.task_concurrency_limits = dict(limits)
         if not isinstance(history, bool):
             check_whole("StatusTracker", "history", history, at_least=1)
+        self._memory = Subscription(self._remember, "the memory of a StatusTracker")
         self._on_status_change = _subscription("on_status_change", on_status_change)
         self._on_task = {
             "start": _subscription("on_task_start", on_task_start),
@@ -85,7 +86,7 @@ class StatusTracker:
 
     def connect(self, bus: EventBus) -> None:
         """Listen to *bus*; `Pipeline` does this for the tracker that it is given."""
-        bus.subscribe(StatusEvent, self._remember)
+        bus.subscribe(StatusEvent, self._memory)
         if self._on_status_change is not None:
             bus.subscribe(StatusEvent, self._on_status_change)
         if any(self._on_task.values()):
@@ -93,8 +94,9 @@ class StatusTracker:
 
     @property
     def callback_errors(self) -> int:
-        """How often a callback of this tracker raised."""
+        """How often a callback of this tracker raised, or an id that breaks when it is compared."""
         subscriptions = (
+            self._memory,
             self._on_status_change,
             self.on_success,
             self.on_failure,
@@ -162,17 +164,16 @@ class StatusTracker:
 
 
 def _subscription(name: str, callback: Callback | None) -> Subscription | None:
+    check_callback("StatusTracker", name, callback)
     if callback is None:
         return None
-    if not callable(callback):
-        refuse("StatusTracker", name, "a function or None", callback)
     return Subscription(callback, f"{name} callback {handler_name(callback)!r}")
 
 
 def _key(item_id: Any) -> Any:
-    """Return what *item_id* is filed under: itself, or its repr if it cannot be hashed."""
+    """Return what *item_id* is filed under: itself, or its text if it cannot be hashed."""
     try:
         hash(item_id)
     except TypeError:
-        return (_key, repr(item_id))
+        return (_key, show(item_id))
     return item_id

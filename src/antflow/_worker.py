@@ -36,7 +36,7 @@ class Worker:
         """Be done with the record, for whatever reason."""
         self.ended = now = perf_counter()
         self.seconds += now - self.began
-        self.record = None
+        self.record = self.task_name = self.attempt_began = None
 
     def state(self) -> WorkerState:
         """Return a copy of what this worker is doing."""

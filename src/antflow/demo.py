@@ -11,7 +11,10 @@ from __future__ import annotations
 import ast
 import os
 import queue
+import shlex
+import shutil
 import sqlite3
+import sys
 import sysconfig
 import tempfile
 import tokenize
@@ -26,11 +29,15 @@ from typing import TextIO
 import anyio
 from attrs import astuple, frozen
 
+from ._errors import leaves
 from ._events import StatusEvent
 from ._items import Item, Results
 from ._pipeline import Pipeline
 from ._retry import RetryPolicy
 from ._stage import Stage
+
+if sys.version_info < (3, 11):
+    from exceptiongroup import BaseExceptionGroup
 
 READERS = 16
 # Parsing holds the interpreter's lock: more workers would only stand in each other's way.
@@ -132,7 +139,12 @@ def parse(source: Source) -> Module:
 
 
 class Database:
-    """A SQLite file, with one connection for each worker that writes to it."""
+    """
+    A SQLite file, with one connection for each worker that writes to it.
+
+    Raises:
+        sqlite3.OperationalError: There can be no such file.
+    """
 
     def __init__(self, path: Path) -> None:
         path.unlink(missing_ok=True)
@@ -234,7 +246,9 @@ class Progress:
         line = f"{done:5} of {self._total} files  {stats.items_failed} failed  waiting: {queues}"
         if self._is_terminal:
             filled = 24 * done // max(1, self._total)
-            line = f"\r[{'█' * filled}{'·' * (24 - filled)}] {line}\x1b[K"
+            line = f"[{'█' * filled}{'·' * (24 - filled)}] {line}"
+            # A line that wraps could not be drawn over.
+            line = f"\r{line[: shutil.get_terminal_size().columns - 1]}\x1b[K"
         self._out.write(line if self._is_terminal else f"{line}\n")
         self._out.flush()
 
@@ -279,7 +293,8 @@ def report(
     lines = ["Files that failed:"] if results.failures else []
     for failure in sorted(results.failures, key=lambda failure: str(failure.item_id)):
         reason = " ".join(failure.error.replace(f"{library.root}{os.sep}", "").split())
-        lines.append(f"  {failure.item_id}  {failure.stage}: {failure.error_type}: {reason[:100]}")
+        reason = reason if len(reason) <= 120 else f"{reason[:119]}…"
+        lines.append(f"  {failure.item_id}  {failure.stage}: {failure.error_type}: {reason}")
     if results.failures:
         lines.append("")
     by_type = pipeline.get_error_summary().errors_by_type
@@ -290,15 +305,16 @@ def report(
         ("loads tried again", f"{retries:,}"),
         ("functions", f"{functions:,}"),
         ("public, without docstring", f"{undocumented:,}"),
-        ("busiest stage", f"{stage}  ({busy:.1f} s over its workers)"),
+        ("busiest stage", f"{stage}  ({busy:.1f} s over its workers, waits for the lock included)"),
         ("speed", f"{files / seconds:,.0f} files/s  ({seconds:.1f} s)"),
     ]
     lines += [f"{name:>26}  {value}" for name, value in rows]
+    question = "select lines, path from modules order by lines desc limit 5"
+    script = f"import sqlite3; print(*sqlite3.connect({str(database)!r}).execute({question!r}))"
     lines += [
         "",
         f"The index is in {database}. For example, the longest modules:",
-        f"  python -c \"import sqlite3; print(*sqlite3.connect('{database}').execute("
-        "'select lines, path from modules order by lines desc limit 5'), sep='\\n')\"",
+        f"  {shlex.join([sys.executable, '-c', script])}",
     ]
     return "\n".join(lines)
 
@@ -314,10 +330,14 @@ async def index_library(
         progress = Progress(pipeline, len(files), out)
         retries = RetryCounter(pipeline)
         began = perf_counter()
-        async with anyio.create_task_group() as group:
-            group.start_soon(progress.show)
-            await pipeline.run(files)
-            group.cancel_scope.cancel()
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(progress.show)
+                await pipeline.run(files)
+                group.cancel_scope.cancel()
+        except BaseExceptionGroup as errors:
+            # Nothing but Ctrl-C, or an output that was closed, ends it so: the first is the one.
+            raise leaves(errors)[0] from None
         seconds = perf_counter() - began
         progress.finish()
         results = pipeline.results
