@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import faulthandler
 from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import Any
@@ -10,9 +9,6 @@ import stamina
 from hypothesis import HealthCheck, settings
 
 from virtual_time import virtual_backends
-
-# No test takes long; one that hangs shall say where, and not hold up the rest for hours.
-SUITE_TIMEOUT = 600
 
 # Deadlines measure the machine, and the fixtures that hypothesis warns of are the backend's name.
 settings.register_profile(
@@ -30,11 +26,6 @@ if find_spec("uvloop"):
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "virtual_time: the test runs on clocks that jump")
-    faulthandler.dump_traceback_later(SUITE_TIMEOUT, exit=True)
-
-
-def pytest_unconfigure(config: pytest.Config) -> None:
-    faulthandler.cancel_dump_traceback_later()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

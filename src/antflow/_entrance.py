@@ -21,6 +21,7 @@ class Entrance(Protocol):
 
     def send(self, item: Record, /) -> Awaitable[None]:
         """Hand *item* over, waiting for room."""
+        ...
 
     def close(self) -> None:
         """Say that nothing more will come."""

@@ -9,6 +9,7 @@ failures: they are listed with their reason, and never stop the run.
 from __future__ import annotations
 
 import ast
+import json
 import os
 import queue
 import shlex
@@ -309,8 +310,15 @@ def report(
         ("speed", f"{files / seconds:,.0f} files/s  ({seconds:.1f} s)"),
     ]
     lines += [f"{name:>26}  {value}" for name, value in rows]
-    question = "select lines, path from modules order by lines desc limit 5"
-    script = f"import sqlite3; print(*sqlite3.connect({str(database)!r}).execute({question!r}))"
+    # In double quotes, as the shell's are single.
+    file, question = (
+        json.dumps(text)
+        for text in (
+            str(database),
+            "select lines, path from modules order by lines desc limit 5",
+        )
+    )
+    script = f'import sqlite3; print(*sqlite3.connect({file}).execute({question}), sep="\\n")'
     lines += [
         "",
         f"The index is in {database}. For example, the longest modules:",
