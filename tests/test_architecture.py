@@ -21,7 +21,7 @@ FLOORS: dict[str, list[str]] = {
     "path": ["_entrance", "_pool", "_flow"],
     "life": ["_run"],
     "face": ["_pipeline"],
-    "outside": ["demo", "__main__"],
+    "outside": ["_demo_report", "demo", "__main__"],
 }
 ORDER = [module for floor in FLOORS.values() for module in floor]
 MODULES = sorted(path.stem for path in SOURCE.glob("*.py") if path.stem != "__init__")
