@@ -19,5 +19,3 @@ autodoc_typehints_description_target = "documented"
 napoleon_google_docstring = True
 napoleon_use_ivar = True
 nitpicky = False
-# The README is what the architecture links to, and it is not part of the site.
-suppress_warnings = ["myst.xref_missing"]

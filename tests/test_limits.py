@@ -76,9 +76,19 @@ async def test_a_limit_holds_no_other_task_back() -> None:
 
 
 async def test_a_limit_of_a_tracker_holds_across_all_stages() -> None:
+    """Whether the function is given as it is, in a partial, or as a method."""
     meter = Meter()
     api = meter.task("api")
-    stages = [Stage("A", 8, [api]), Stage("B", 8, [functools.partial(api)])]
+
+    class Client:
+        async def api(self, value: int) -> int:
+            return await api(value)
+
+    stages = [
+        Stage("A", 8, [api]),
+        Stage("B", 8, [functools.partial(api)]),
+        Stage("C", 8, [Client().api]),
+    ]
     tracker = StatusTracker(task_concurrency_limits={"api": 2, "nobody": 1})
     results = await Pipeline(stages, status_tracker=tracker).run(range(60))
     assert results.values == list(range(60))

@@ -1,4 +1,4 @@
-"""User guide, "Monitoring Strategies" and "Worker-Level Tracking"."""
+"""User guide, "Monitoring Strategies"."""
 
 from __future__ import annotations
 
@@ -49,37 +49,14 @@ async def test_a_loop_can_poll_the_statistics_while_a_run_is_on() -> None:
         )
 
 
-async def test_workers_have_unique_ids_from_0_to_n_minus_1() -> None:
-    ids: set[int | None] = set()
-
-    async def on_status_change(event: StatusEvent) -> None:
-        if event.status in ("in_progress", "completed"):
-            ids.add(event.worker_id)
-            assert event.worker == f"A-W{event.worker_id}"
-
-    tracker = StatusTracker(on_status_change=on_status_change)
-    pipeline = Pipeline(stages=[Stage("A", 4, [work])], status_tracker=tracker)
-    await pipeline.run(range(8))
-    assert ids == {0, 1, 2, 3}
-    assert tracker.callback_errors == 0
-    assert pipeline.get_worker_names() == {"A": ["A-W0", "A-W1", "A-W2", "A-W3"]}
-
-
-async def test_utilisation_and_balance_can_be_worked_out_from_the_metrics() -> None:
-    pipeline = Pipeline([Stage("A", 4, [work])])
-    await pipeline.run(range(8))
-    metrics = pipeline.get_worker_metrics().values()
-    assert [one.items_processed for one in metrics] == [2, 2, 2, 2]
-
-
-async def test_errors_can_be_told_by_worker() -> None:
-    async def fail(x: int) -> int:
-        await anyio.sleep(1)
-        raise ValueError
-
-    tracker = StatusTracker()
-    pipeline = Pipeline([Stage("A", 2, [fail], task_attempts=1)], status_tracker=tracker)
-    await pipeline.run(range(4))
-    by_worker = sorted(str(event.worker) for event in tracker.get_by_status("failed"))
-    assert by_worker == ["A-W0", "A-W0", "A-W1", "A-W1"]
-    assert [one.items_failed for one in pipeline.get_worker_metrics().values()] == [2, 2]
+async def test_a_loop_can_poll_snapshots_of_all_there_is() -> None:
+    pipeline = Pipeline([Stage("A", 2, [work])])
+    async with anyio.create_task_group() as group:
+        group.start_soon(pipeline.run, range(4))
+        await anyio.sleep(0.5)
+        snapshot = pipeline.get_dashboard_snapshot()
+    assert [state.status for state in snapshot.worker_states.values()] == ["busy", "busy"]
+    assert {state.current_item_id for state in snapshot.worker_states.values()} == {0, 1}
+    assert snapshot.pipeline_stats.items_in_flight == 4
+    # It was a copy: the run that went on did not change it.
+    assert pipeline.get_stats().items_in_flight == 0
