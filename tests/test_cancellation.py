@@ -162,6 +162,9 @@ import signal, sys
 import anyio, {backend}
 from antflow import Pipeline, Stage
 
+# Whoever starts the tests in the background may have switched it off.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 async def task(value):
     await anyio.sleep(0)
     if value == 5:
