@@ -136,7 +136,12 @@ async def work(pool: Pool, worker: Worker) -> None:
         del record, outcome
         turn += 1
         if turn >= ITEMS_PER_TURN:
-            await checkpoint()
+            # It is as good as idle: nobody else need be started for its sake.
+            pool.idle += 1
+            try:
+                await checkpoint()
+            finally:
+                pool.idle -= 1
             turn = 0
     pool.leave(worker)
     # The traceback of a failure holds this frame, and through these the frame would hold failures.
