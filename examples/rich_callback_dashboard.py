@@ -1,7 +1,7 @@
 """
 A live dashboard drawn from callbacks: each event changes what is shown.
 
-    pip install 'antflow[rich]'
+    pip install -e '.[rich]'  # in a clone of antflow
     python examples/rich_callback_dashboard.py [--backend asyncio|trio]
 """
 

@@ -1,7 +1,7 @@
 """
 A live dashboard drawn from snapshots: a loop of its own asks the pipeline ten times a second.
 
-    pip install 'antflow[rich]'
+    pip install -e '.[rich]'  # in a clone of antflow
     python examples/rich_polling_dashboard.py [--backend asyncio|trio]
 """
 
