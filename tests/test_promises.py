@@ -363,7 +363,7 @@ async def test_p10_idle_workers_do_nothing(monkeypatch: pytest.MonkeyPatch) -> N
     pipeline = Pipeline([Stage("A", 100, [same]), Stage("B", 100, [hour]), Stage("C", 9, [same])])
     await pipeline.run([1])
     assert anyio.current_time() - began == pytest.approx(3600)
-    assert wakes <= 8
+    assert wakes <= 9  # three for each stage
 
 
 async def test_tasks_that_never_wait_give_others_a_turn_every_64_items() -> None:

@@ -15,6 +15,7 @@ from ._items import FailedItem as FailedItem
 from ._items import Item as Item
 from ._items import PipelineResult as PipelineResult
 from ._items import Results as Results
+from ._live import PipelineRun as PipelineRun
 from ._pipeline import Pipeline as Pipeline
 from ._retry import RetryPolicy as RetryPolicy
 from ._stage import Stage as Stage
@@ -24,6 +25,7 @@ from ._stats import PipelineStats as PipelineStats
 from ._stats import StageStats as StageStats
 from ._stats import WorkerMetrics as WorkerMetrics
 from ._stats import WorkerState as WorkerState
+from ._stream import ResultStream as ResultStream
 from ._tracker import StatusTracker as StatusTracker
 
 __all__ = [
@@ -36,7 +38,9 @@ __all__ = [
     "Pipeline",
     "PipelineError",
     "PipelineResult",
+    "PipelineRun",
     "PipelineStats",
+    "ResultStream",
     "Results",
     "RetryPolicy",
     "Stage",

@@ -59,6 +59,12 @@ def check_number(
         refuse(owner, argument, bound, value, hint)
 
 
+def check_flag(owner: str, argument: str, value: object) -> None:
+    """Refuse *value* unless it is True or False."""
+    if not isinstance(value, bool):
+        refuse(owner, argument, "True or False", value)
+
+
 def check_callback(owner: str, argument: str, callback: Any) -> None:
     """Refuse *callback* unless it is None or a function, and no generator function."""
     if callback is None:

@@ -1,25 +1,26 @@
-"""How items get into a stage: through a bounded stream, or to a place that they keep."""
+"""How items get into a stage: through a bounded stream, to a place that they keep, by urgency."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Awaitable
-from typing import Protocol
+from typing import Any, Protocol
 
 from anyio import CapacityLimiter, create_memory_object_stream
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from ._items import Record
+from ._line import Line, Ticket
 from ._stage import Stage
 
 
 class Entrance(Protocol):
     """What the one before a stage sends its items to; an anyio send stream is one."""
 
-    def send_nowait(self, item: Record, /) -> None:
+    def send_nowait(self, item: Any, /) -> None:
         """Hand *item* over, or raise `anyio.WouldBlock` if there is no room."""
 
-    def send(self, item: Record, /) -> Awaitable[None]:
+    def send(self, item: Any, /) -> Awaitable[None]:
         """Hand *item* over, waiting for room."""
         ...
 
@@ -42,28 +43,29 @@ class Places:
 
     __slots__ = ("_closed", "_limiter", "_stream")
 
-    def __init__(self, stream: MemoryObjectSendStream[Record], places: int | float) -> None:
+    def __init__(self, stream: MemoryObjectSendStream[Any], places: int | float) -> None:
         self._stream = stream
         self._limiter = CapacityLimiter(places)
         self._closed = False
 
-    def send_nowait(self, item: Record, /) -> None:
+    def send_nowait(self, item: Record | Ticket, /) -> None:
         """Give *item* a place, or raise `anyio.WouldBlock` if there is none."""
         self._limiter.acquire_on_behalf_of_nowait(item)
         self._stream.send_nowait(item)
 
-    async def send(self, item: Record, /) -> None:
+    async def send(self, item: Record | Ticket, /) -> None:
         """Give *item* a place, waiting for one."""
         await self._limiter.acquire_on_behalf_of(item)
         self._stream.send_nowait(item)
 
-    def take_back(self, item: Record) -> None:
+    def take_back(self, item: Record | Ticket) -> None:
         """Queue *item* again, at the place that it kept."""
         self._stream.send_nowait(item)
 
-    def release(self, item: Record) -> None:
-        """Free the place of *item*."""
-        self._limiter.release_on_behalf_of(item)
+    def release(self, record: Record) -> None:
+        """Free the place of *record*."""
+        self._limiter.release_on_behalf_of(record if record.place is None else record.place)
+        record.place = None
         self._close_when_empty()
 
     def close(self) -> None:
@@ -76,16 +78,39 @@ class Places:
             self._stream.close()
 
 
+class PriorityEntrance:
+    """An entrance before which records stand in a `Line`: only their tickets go through it."""
+
+    __slots__ = ("_entrance", "_line")
+
+    def __init__(self, entrance: Entrance, line: Line) -> None:
+        self._entrance = entrance
+        self._line = line
+
+    def send_nowait(self, record: Record, /) -> None:
+        """Hand *record* over, or raise `anyio.WouldBlock` if there is no room."""
+        self._entrance.send_nowait(Ticket())
+        # Still before whoever got the ticket can run.
+        self._line.join(record)
+
+    async def send(self, record: Record, /) -> None:
+        """Hand *record* over, waiting for room; it may be taken before its turn to wait is over."""
+        self._line.join(record)
+        await self._entrance.send(Ticket())
+
+    def close(self) -> None:
+        """Say that nothing new will come."""
+        self._entrance.close()
+
+
 def open_entrance(
     stage: Stage,
-) -> tuple[
-    MemoryObjectSendStream[Record], MemoryObjectReceiveStream[Record], Entrance, Places | None
-]:
+) -> tuple[MemoryObjectSendStream[Any], MemoryObjectReceiveStream[Any], Entrance, Places | None]:
     """Return both ends of the stream into *stage*, its entrance, and its places if it has some."""
     if stage.retry_policy.scope == "task":
-        send, receive = create_memory_object_stream[Record](stage.capacity)
+        send, receive = create_memory_object_stream[Any](stage.capacity)
         return send, receive, send, None
     # Bounded by the places.
-    send, receive = create_memory_object_stream[Record](math.inf)
+    send, receive = create_memory_object_stream[Any](math.inf)
     places = Places(send, stage.workers + stage.capacity)
     return send, receive, places, places

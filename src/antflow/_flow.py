@@ -1,8 +1,8 @@
-"""The path of an item: fed by the source, worked on stage by stage, delivered at the end."""
+"""The path of an item from stage to stage: handed over, worked on, delivered or written off."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Generator, Iterable
+from collections.abc import Awaitable
 from time import perf_counter, time
 from typing import Any
 
@@ -11,7 +11,6 @@ from anyio.lowlevel import checkpoint
 from attrs import evolve
 
 from ._bus import Subscription
-from ._cancellation import is_failure_of_item
 from ._errors import describe_error
 from ._events import Status, StatusEvent
 from ._items import FailedItem, Record
@@ -24,50 +23,6 @@ from ._worker import Worker
 ITEMS_PER_TURN = 64
 
 
-async def feed(source: Iterable[Any] | AsyncIterable[Any], pool: Pool) -> None:
-    """
-    Read *source* into the first stage, never further than there is room; then close both.
-
-    What the source raises is kept in the books until what came before is finished.
-    """
-    try:
-        try:
-            if isinstance(source, AsyncIterable):
-                async for item in source:
-                    await _admit(item, pool)
-            else:
-                for item in source:
-                    await _admit(item, pool)
-        finally:
-            await _close_source(source)
-    except BaseException as error:
-        if not is_failure_of_item(error):
-            raise
-        pool.state.source_error = error
-    finally:
-        pool.entrance.close()
-    # The traceback of the error holds this frame, and through it the frame would hold the error.
-    del pool
-
-
-async def _admit(item: Any, pool: Pool) -> None:
-    """Take *item* into the books and into the first stage."""
-    pending = hand_over(pool.state.admit(item), pool)
-    if pending is not None:
-        await pending
-    # Also if it was awaited: it need not have waited.
-    if pool.state.admitted % ITEMS_PER_TURN == 0:
-        await checkpoint()
-
-
-async def _close_source(source: Any) -> None:
-    """Close *source* if it is a generator: it may hold files and connections open."""
-    if isinstance(source, AsyncGenerator):
-        await source.aclose()
-    elif isinstance(source, Generator):
-        source.close()
-
-
 async def work(pool: Pool, worker: Worker) -> None:
     """
     Take items from the queue of the stage, one after the other, until there are no more.
@@ -77,7 +32,7 @@ async def work(pool: Pool, worker: Worker) -> None:
     not wait.
     """
     bus, hooks, following, places = pool.bus, pool.hooks, pool.following, pool.places
-    state, receive = pool.state, pool.receive
+    state, receive, sink = pool.state, pool.receive, pool.sink
     turn = 0
     while not state.stopped:
         try:
@@ -94,6 +49,8 @@ async def work(pool: Pool, worker: Worker) -> None:
             break
         if not pool.idle:
             pool.grow()
+        if pool.line is not None:
+            record = pool.line.next(record)
 
         worker.record = record
         worker.began = perf_counter()
@@ -126,11 +83,15 @@ async def work(pool: Pool, worker: Worker) -> None:
                 await _tell(listeners, record, record.value)
             if following is not None:
                 pending = hand_over(record, following)
-                if pending is not None:
-                    await pending
+            else:
+                pending = None if sink is None else sink.put(record.result())
+            if pending is not None:
+                await pending
             if places is not None:
                 # Only now: an item that waits for room in the next stage still counts here.
                 places.release(record)
+            if following is None:
+                state.settle()
 
         # A worker that waits holds no item, and what it held is free (see TaskRunner.run).
         del record, outcome
@@ -151,9 +112,10 @@ async def work(pool: Pool, worker: Worker) -> None:
 async def _wait_for_item(pool: Pool) -> Record:
     pool.idle += 1
     try:
-        return await pool.receive.receive()
+        record: Record = await pool.receive.receive()
     finally:
         pool.idle -= 1
+    return record
 
 
 def hand_over(record: Record, pool: Pool) -> Awaitable[None] | None:
@@ -210,8 +172,7 @@ async def back_off(pool: Pool, worker: Worker, record: Record, failure: Failure)
         await _fail(record, evolve(failure, error=error), pool, worker)
     else:
         record.attempt += 1
-        assert pool.places is not None  # stages that retry as a whole have places
-        pool.places.take_back(record)
+        pool.take_back(record)
 
 
 async def _fail(record: Record, failure: Failure, pool: Pool, worker: Worker) -> None:
@@ -246,8 +207,13 @@ async def _fail(record: Record, failure: Failure, pool: Pool, worker: Worker) ->
         )
     if pool.hooks.failure:
         await _tell(pool.hooks.failure, record, failure.error)
+    if pool.sink is not None:
+        pending = pool.sink.put(record.result(failure.error))
+        if pending is not None:
+            await pending
     if pool.places is not None:
         pool.places.release(record)
+    pool.state.settle()
     if pool.state.stopped:
         pool.stop()
 

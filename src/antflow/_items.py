@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import sys
 from collections.abc import Iterable
-from typing import Any, TypeVar
+from typing import Any
 
 from attrs import define, field, frozen, validators
 
@@ -14,7 +14,7 @@ from ._errors import TaskFailedError, show
 if sys.version_info < (3, 11):
     from exceptiongroup import ExceptionGroup
 
-T = TypeVar("T")
+DEFAULT_PRIORITY = 100
 
 
 def _no_metadata() -> dict[str, Any]:
@@ -58,7 +58,7 @@ class PipelineResult:
 
     Attributes:
         id: The id that came with the input, or its running number.
-        value: What the last task returned.
+        value: What the last task returned; if the item failed, what the failing stage was given.
         sequence_id: The place of the input in the source, from 0.
         metadata: What came with the input beside id and value.
         error: The exception if the item failed, else None.
@@ -170,8 +170,8 @@ class Record:
     """
     One item on its way through the stages: the only thing that the streams carry.
 
-    `value` changes with each stage; the other fields stay, but for `attempt` and `retries`, which
-    belong to the stage that the item is in and are set back when it leaves it.
+    `value` changes with each stage; the other fields stay, but for `attempt`, `retries` and
+    `place`, which belong to the stage that the item is in.
     """
 
     sequence_id: int
@@ -182,6 +182,14 @@ class Record:
     attempt: int = 1
     # The stage-scoped retries of this item, once it failed in the present stage (see _retry).
     retries: Any = None
+    # Lower goes first, where several wait for a stage and priorities are in use.
+    priority: float = DEFAULT_PRIORITY
+    # Under what its place is held, if that is not the record itself (see _entrance and _line).
+    place: Any = None
+
+    def result(self, error: BaseException | None = None) -> PipelineResult:
+        """Return what became of the item, with *error* if it failed."""
+        return PipelineResult(self.id, self.value, self.sequence_id, self.metadata, error)
 
     def payload(self) -> dict[str, Any]:
         """Return what callbacks are given: a new dict of id, value and metadata."""

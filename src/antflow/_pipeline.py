@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-import inspect
+import math
 from collections.abc import AsyncIterable, Iterable
+from types import TracebackType
 from typing import Any
 
 from attrs import define, field, setters
 
 from ._bus import EventBus, Subscription
 from ._callables import handler_name
-from ._checks import check_whole, refuse
-from ._errors import PipelineError, TooManyFailuresError, show
-from ._items import FailedItem, Item, Results
+from ._checks import check_flag, check_number, check_whole, refuse
+from ._errors import PipelineError, TooManyFailuresError
+from ._host import hosting
+from ._items import DEFAULT_PRIORITY, Results
+from ._live import Block, PipelineRun
+from ._observable import Observable
 from ._pool import StageHooks
-from ._run import execute
+from ._run import Run
+from ._signals import check_main_thread, heed_signals
+from ._sink import ResultSink
+from ._source import check_items, check_target
 from ._stage import Callback, Stage, check_stages
 from ._state import RunState
-from ._stats import DashboardSnapshot, ErrorSummary, PipelineStats, WorkerMetrics, WorkerState
+from ._stream import ResultStream
 from ._tracker import StatusTracker
 
 
@@ -34,7 +41,7 @@ def _check_tracker(pipeline: Pipeline, attribute: Any, tracker: object) -> None:
 
 
 @define(eq=False, on_setattr=setters.frozen)
-class Pipeline:
+class Pipeline(Observable):
     """
     Stages that items go through one after the other.
 
@@ -61,8 +68,10 @@ class Pipeline:
     status_tracker: StatusTracker | None = field(default=None, validator=_check_tracker)
     events: EventBus = field(factory=EventBus, init=False, repr=False)
     _hooks: tuple[StageHooks, ...] = field(init=False, repr=False, on_setattr=setters.NO_OP)
-    # The books of the newest run: the only thing here that changes.
+    # What changes: the newest run, its books, and the block if the pipeline is entered.
+    _run: Run | None = field(default=None, init=False, repr=False, on_setattr=setters.NO_OP)
     _state: RunState = field(init=False, repr=False, on_setattr=setters.NO_OP)
+    _block: Block | None = field(default=None, init=False, repr=False, on_setattr=setters.NO_OP)
 
     def __attrs_post_init__(self) -> None:
         self._hooks = _hooks(self.stages, self.status_tracker)
@@ -71,7 +80,11 @@ class Pipeline:
             self.status_tracker.connect(self.events)
 
     async def run(
-        self, items: Iterable[Any] | AsyncIterable[Any], *, max_failures: int | None = None
+        self,
+        items: Iterable[Any] | AsyncIterable[Any],
+        *,
+        max_failures: int | None = None,
+        handle_signals: bool = False,
     ) -> Results:
         """
         Take all *items* through the stages.
@@ -82,28 +95,31 @@ class Pipeline:
                 running number. A generator is closed at the end.
             max_failures: Stop when more items than this failed: 0 stops at the first failure. By
                 default failures never stop a run.
+            handle_signals: Whether the first Ctrl-C or SIGTERM stops reading *items*, finishes what
+                was read, and returns that; and the second ends the run at once, with
+                KeyboardInterrupt. In the main thread only, and not on Windows.
 
         Returns:
             The successful results in input order, with the failures in ``.failures``.
 
         Raises:
             TooManyFailuresError: More than *max_failures* items failed.
-            PipelineError: *items* cannot be iterated over, or *max_failures* is not valid; or
-                something outside antflow cancelled a task of the run.
+            PipelineError: *items* cannot be iterated over, or an argument is not valid; or
+                something outside antflow cancelled a task of the run; or ``shutdown(drain=False)``
+                ended it before all was done.
             Exception: What *items* raised, after what it gave before is finished; that is then in
                 `results` and `failures`.
         """
-        _check_items(items)
+        check_items("Pipeline.run()", items)
         if max_failures is not None:
             check_whole("Pipeline.run()", "max_failures", max_failures, at_least=0)
-        state = RunState(self.stages, self.collect_results, max_failures)
-        self._state = state
-        limits = {} if self.status_tracker is None else self.status_tracker.task_concurrency_limits
-        await execute(items, state, self.events, self._hooks, limits)
-        results = state.results()
-        if state.stopped:
-            last = state.failures[-1].as_exception()
-            count = len(state.failures)
+        check_flag("Pipeline.run()", "handle_signals", handle_signals)
+        run = self._new_run(max_failures=max_failures, source=items)
+        await self._conduct(run, handle_signals)
+        results = run.state.results()
+        if run.state.stopped:
+            last = run.state.failures[-1].as_exception()
+            count = len(run.state.failures)
             raise TooManyFailuresError(
                 f"{count} item{'' if count == 1 else 's'} failed and max_failures is "
                 f"{max_failures}; the last: {last}",
@@ -112,68 +128,270 @@ class Pipeline:
             ) from last
         return results
 
-    async def feed(self, items: Iterable[Any] | AsyncIterable[Any]) -> None:
+    async def _conduct(self, run: Run, handle_signals: bool = False) -> None:
+        """Take *run* to its end in this task."""
+        self._show(run)
+        run.finish()
+        if handle_signals:
+            check_main_thread()
+            async with hosting() as group:
+                group.start_soon(heed_signals, run)
+                await run.conduct()
+                group.cancel_scope.cancel()
+        else:
+            await run.conduct()
+        if run.state.stopped:
+            return
+        if run.interrupted:
+            raise KeyboardInterrupt
+        run.raise_source_error()
+        run.raise_if_cut_short()
+
+    def stream(
+        self,
+        items: Iterable[Any] | AsyncIterable[Any],
+        *,
+        ordered: bool = False,
+        buffer_size: int | float = 64,
+        window: int | None = None,
+    ) -> ResultStream:
         """
-        Take all *items* through the stages, and leave the outcome in `results` and `failures`.
+        Take *items* through the stages, and give the outcome of each as soon as it is there.
+
+        Failures are results, too: with ``error`` set, and as ``value`` what the failing stage was
+        given. Nothing is kept in `results` and `failures`, so memory stays flat however long the
+        source is::
+
+            async with pipeline.stream(source) as results:
+                async for result in results:
+                    ...
 
         Args:
-            items: As for `run()`.
+            items: As for `run()`; may be endless.
+            ordered: Whether the results come in the order of the input.
+            buffer_size: How many results may wait to be taken; one more waits with each worker. 0
+                hands over result by result; math.inf never waits.
+            window: If *ordered*, how many items may be between the source and the one who iterates:
+                what a slow item makes the others wait is at most this many. By default as many as
+                all stages can hold, so that every worker can be busy.
+
+        Raises:
+            PipelineError: *items* cannot be iterated over, or an argument is not valid.
+        """
+        owner = "Pipeline.stream()"
+        check_items(owner, items)
+        check_flag(owner, "ordered", ordered)
+        check_whole(owner, "buffer_size", buffer_size, at_least=0, infinite=True)
+        if window is not None:
+            check_whole(owner, "window", window, at_least=1)
+            if not ordered:
+                refuse(owner, "window", "None unless ordered=True", window, "Add ordered=True.")
+        elif ordered:
+            window = sum(stage.workers + _finite_capacity(stage) for stage in self.stages)
+        sink = ResultSink(buffer_size, window)
+        run = self._new_run(sink=sink, source=items)
+        run.finish()
+        return ResultStream(run, sink, self._show)
+
+    def open(self, items: Iterable[Any] | AsyncIterable[Any] | None = None) -> PipelineRun:
+        """
+        Return a live run of its own, for those who want several at once.
+
+            async with pipeline.open() as run:
+                await run.feed(batch)
+                await run.join()
+                print(run.results, run.get_stats())
+
+        Args:
+            items: As for `run()`: fed from the start, beside what `PipelineRun.feed` is given.
 
         Raises:
             PipelineError: *items* cannot be iterated over.
-            Exception: What *items* raised, after what it gave before is finished.
         """
-        await self.run(items)
-
-    async def feed_async(self, items: AsyncIterable[Any]) -> None:
-        """Do the same as `feed()`: the name tells the reader that the source is async."""
-        await self.feed(items)
+        if items is not None:
+            check_items("Pipeline.open()", items)
+        return PipelineRun(self._new_run(source=items), self._show)
 
     async def __aenter__(self) -> Pipeline:
         """
-        Return the pipeline.
+        Let workers live in this block: see `start()`, `feed()` and `join()`.
 
-        Whatever is run inside the block has ended, and is cleaned up, when its call returns or
-        raises; so there is nothing left to do at the end of the block.
+        Raises:
+            PipelineError: The pipeline is entered already.
         """
+        if self._block is not None:
+            raise PipelineError(
+                "the pipeline is entered already. For several live runs at once, write `async with "
+                "pipeline.open() as run:` for each."
+            )
+        block = self._block = Block(self._begin_run)
+        try:
+            await block.enter()
+        except BaseException:
+            self._block = None
+            raise
         return self
 
-    async def __aexit__(self, *exc_info: object) -> None:
-        """Let the body's own exception pass."""
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        """Wait until all is done that was fed; or, if the body raised, cancel it."""
+        assert self._block is not None
+        try:
+            return await self._block.leave(exc_type, exc, traceback)
+        finally:
+            self._block = None
 
-    @property
-    def results(self) -> Results:
-        """The results of the newest run so far, in input order."""
-        return self._state.results()
+    async def start(self) -> None:
+        """
+        Begin a new run, with clean books, inside of ``async with pipeline:``.
 
-    @property
-    def failures(self) -> list[FailedItem]:
-        """The failures of the newest run so far, in the order in which they happened."""
-        return list(self._state.failures)
+        Without it, the first `feed()` does so.
 
-    def get_stats(self) -> PipelineStats:
-        """Return where the items of the newest run are."""
-        return self._state.pipeline_stats()
+        Raises:
+            PipelineError: There is no block to live in; or the pipeline is started already, and was
+                neither joined nor shut down since.
+        """
+        if self._block is None:
+            raise PipelineError(
+                "start() needs a block in which the workers can live. Write:\n"
+                "    async with pipeline:\n"
+                "        await pipeline.start()\n"
+                "        await pipeline.feed(items)"
+            )
+        if self._block.started:
+            raise PipelineError(
+                "start(): the pipeline is started already. Feed it, or call join() or shutdown() "
+                "first."
+            )
+        self._block.start()
 
-    def get_worker_names(self) -> dict[str, list[str]]:
-        """Return the names of all workers, by stage name."""
-        return self._state.worker_names()
+    async def feed(
+        self,
+        items: Iterable[Any] | AsyncIterable[Any],
+        target_stage: str | None = None,
+        priority: float = DEFAULT_PRIORITY,
+    ) -> int:
+        """
+        Feed *items* to the workers of the block, waiting for room.
 
-    def get_worker_states(self) -> dict[str, WorkerState]:
-        """Return what each worker is doing, by worker name."""
-        return self._state.worker_states()
+        Inside of ``async with pipeline:`` it returns when all *items* are in the first queue; call
+        `join()`, or leave the block, to have them finished. Several tasks may feed at once, tasks
+        and callbacks of the pipeline itself too. Outside of a block it takes all *items* through
+        the stages, and leaves the outcome in `results` and `failures`.
 
-    def get_worker_metrics(self) -> dict[str, WorkerMetrics]:
-        """Return what each worker did in the newest run, by worker name."""
-        return self._state.worker_metrics()
+        If the caller is cancelled while it waits for room, the one item that was read already goes
+        on its way.
 
-    def get_error_summary(self) -> ErrorSummary:
-        """Return the failures of the newest run, counted."""
-        return self._state.error_summary()
+        Args:
+            items: As for `run()`.
+            target_stage: The name of the stage to begin with; by default the first.
+            priority: Where several items wait for a stage, lower goes first, and equals in order
+                of arrival. It holds for these items in all stages.
 
-    def get_dashboard_snapshot(self) -> DashboardSnapshot:
-        """Return all of these figures, taken at one instant."""
-        return self._state.snapshot()
+        Returns:
+            How many items were read: all, unless the pipeline was shut down meanwhile.
+
+        Raises:
+            ValueError: There is no stage with the name *target_stage*.
+            PipelineError: *items* cannot be iterated over, *priority* is no number, or the pipeline
+                was shut down before.
+            Exception: What *items* raised; what it gave before is finished all the same.
+        """
+        check_items("Pipeline.feed()", items)
+        target = check_target("Pipeline.feed()", self.stages, target_stage)
+        check_number("Pipeline.feed()", "priority", priority, at_least=-math.inf)
+        block = self._block
+        if block is None:
+            run = self._new_run(source=items, target=target, priority=priority)
+            await self._conduct(run)
+            return run.state.admitted
+        run = block.run or block.start()
+        block.started = True
+        return await run.feed(items, target, priority)
+
+    async def feed_async(
+        self,
+        items: AsyncIterable[Any],
+        target_stage: str | None = None,
+        priority: float = DEFAULT_PRIORITY,
+    ) -> int:
+        """Do the same as `feed()`: the name tells the reader that the source is async."""
+        return await self.feed(items, target_stage, priority)
+
+    async def join(self) -> None:
+        """
+        Wait until everything that was fed is finished, and nobody is feeding.
+
+        It waits for the run of the block, or, outside of one, for the newest run. It returns at
+        once if there is none.
+
+        Raises:
+            PipelineError: It was called by a task or callback of the run itself, or for a stream:
+                it would wait for the caller.
+        """
+        block = self._block
+        run = self._run if block is None else block.run
+        if run is not None:
+            await run.join()
+        if block is not None:
+            block.started = False
+
+    async def shutdown(self, *, drain: bool = True) -> None:
+        """
+        Stop the newest run, from whatever task, and wait for its end.
+
+        Tasks and callbacks of the run itself may call it as well: they do not wait. Nor does
+        anybody wait for a stream to be drained, since that is up to the one who iterates.
+
+        Args:
+            drain: Whether what was read so far is finished: then `run()` returns it, and a stream
+                goes on until it was given. If False, what runs is cancelled; `run()`, or the
+                iteration over a stream, raises PipelineError if that left items unfinished.
+        """
+        block = self._block
+        run = self._run if block is None else block.run or self._run
+        if block is not None:
+            block.started = False
+        if run is not None:
+            await run.shutdown(drain=drain)
+
+    def _new_run(
+        self,
+        *,
+        max_failures: int | None = None,
+        sink: ResultSink | None = None,
+        source: Iterable[Any] | AsyncIterable[Any] | None = None,
+        target: int = 0,
+        priority: float = DEFAULT_PRIORITY,
+    ) -> Run:
+        streams = sink is not None
+        state = RunState(
+            self.stages,
+            self.collect_results and not streams,
+            max_failures,
+            keep_failures=not streams,
+        )
+        tracker = self.status_tracker
+        limits = {} if tracker is None else tracker.task_concurrency_limits
+        return Run(state, self.events, self._hooks, limits, sink, source, target, priority)
+
+    def _begin_run(self) -> Run:
+        run = self._new_run()
+        self._show(run)
+        return run
+
+    def _show(self, run: Run) -> None:
+        """Make *run* the one that results, statistics and `shutdown()` speak of."""
+        self._run = run
+        self._state = run.state
+
+
+def _finite_capacity(stage: Stage) -> int:
+    return 2 * stage.workers if stage.capacity == math.inf else int(stage.capacity)
 
 
 def _hooks(stages: tuple[Stage, ...], tracker: StatusTracker | None) -> tuple[StageHooks, ...]:
@@ -197,25 +415,4 @@ def _hooks(stages: tuple[Stage, ...], tracker: StatusTracker | None) -> tuple[St
             own(stage, "on_skip", stage.on_skip) + (leaves if stage is stages[-1] else ()),
         )
         for stage in stages
-    )
-
-
-def _check_items(items: object) -> None:
-    is_one_item = isinstance(items, (str, bytes, Item)) or (
-        isinstance(items, dict) and "id" in items
-    )
-    if isinstance(items, (Iterable, AsyncIterable)) and not is_one_item:
-        return
-    shown = f"{show(items)} ({type(items).__name__})"
-    hint = ""
-    if is_one_item:
-        hint = " It looks like a single item: put it in a list."
-    elif callable(items):
-        hint = " It is a function: call it, and give what it returns."
-    elif inspect.isawaitable(items):
-        hint = " It is an awaitable: await it first, and give what it returns."
-        if inspect.iscoroutine(items):
-            items.close()
-    raise PipelineError(
-        f"Pipeline.run(): items must be an iterable or async iterable, got {shown}.{hint}"
     )

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable
+from typing import Any
 
 from anyio.streams.memory import MemoryObjectReceiveStream
 from attrs import define, field, frozen
 
 from ._bus import EventBus, Subscription
-from ._entrance import Entrance, Places
+from ._entrance import Entrance, Places, PriorityEntrance
 from ._items import Record
+from ._line import Line, Ticket
+from ._sink import ResultSink
 from ._stage import Stage
 from ._state import RunState, StageState
 from ._task_runner import Failure, TaskRunner
@@ -40,6 +43,8 @@ class Pool:
 
     Attributes:
         following: The pool of the next stage; None for the last.
+        sink: Where the outcome of each item goes, if the run is a stream.
+        line: In which order items are taken, once priorities are in use.
         idle: How many workers wait for an item.
         running: How many workers have a task of their own at present.
     """
@@ -49,13 +54,15 @@ class Pool:
     bus: EventBus
     hooks: StageHooks
     runner: TaskRunner
-    receive: MemoryObjectReceiveStream[Record]
+    receive: MemoryObjectReceiveStream[Any]
     entrance: Entrance
     places: Places | None
     following: Pool | None
+    sink: ResultSink | None
     start_worker: Callable[[Pool, Worker], None]
     start_back_off: Callable[[Pool, Worker, Record, Failure], None]
     stop: Callable[[], None]
+    line: Line | None = field(default=None, init=False)
     idle: int = field(default=0, init=False)
     running: int = field(default=0, init=False)
     # Numbers of workers that left, as a heap: the lowest is used first.
@@ -75,6 +82,21 @@ class Pool:
         free = self._free
         worker = workers[heapq.heappop(free)] if free else self.stage_state.add_worker()
         self.start_worker(self, worker)
+
+    def use_priorities(self) -> None:
+        """From now on, let the most urgent item go first."""
+        if self.line is None:
+            self.line = Line()
+            self.entrance = PriorityEntrance(self.entrance, self.line)
+
+    def take_back(self, record: Record) -> None:
+        """Queue *record*, which kept its place, once more."""
+        assert self.places is not None  # stages that retry as a whole have places
+        if self.line is None:
+            self.places.take_back(record)
+        else:
+            self.line.join(record)
+            self.places.take_back(Ticket(record if record.place is None else record.place))
 
     def leave(self, worker: Worker) -> None:
         """Strike *worker* off; the last one takes the end of the stream on to the next stage."""

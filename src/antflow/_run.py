@@ -4,120 +4,323 @@ from __future__ import annotations
 
 import sys
 from collections.abc import AsyncIterable, Iterable, Mapping
-from contextvars import copy_context
+from contextvars import Context, ContextVar, copy_context
 from typing import Any
 
-from anyio import create_task_group, get_cancelled_exc_class
+from anyio import CancelScope, Event, create_task_group
 from anyio.abc import TaskGroup
 
 from ._bus import EventBus
 from ._entrance import open_entrance
-from ._errors import PipelineError, leaves
-from ._flow import back_off, feed, work
+from ._errors import PipelineError
+from ._feeder import Feeder
+from ._flow import back_off, work
+from ._host import fatal_errors, raise_fatal
+from ._items import DEFAULT_PRIORITY
 from ._limits import TaskLimits
 from ._pool import Pool, StageHooks
+from ._sink import ResultSink
+from ._stage import Stage
 from ._state import RunState
 from ._task_runner import TaskRunner
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
 
+# The run that the present task belongs to: it must not wait for its own end.
+_present_run: ContextVar[Run | None] = ContextVar("antflow_present_run", default=None)
 
-async def execute(
-    source: Iterable[Any] | AsyncIterable[Any],
-    state: RunState,
-    bus: EventBus,
-    hooks: tuple[StageHooks, ...],
-    limits: Mapping[str, int],
-) -> None:
+
+class Run:
     """
-    Take every item of *source* through the stages; what comes of them is in *state*.
+    One execution of a pipeline, from the first item to the last.
+
+    `conduct()` is its whole life, in whichever task that is. All else may be called from other
+    tasks meanwhile.
 
     Args:
-        source: Read lazily. If it is a generator it is closed at the end.
         state: The books of this run, one entry for each stage.
         bus: Where events are published.
         hooks: Those who are told of successes and failures, one entry for each stage.
         limits: By task name, how many attempts may run at the same time in all stages together.
+        sink: Where the outcome of each item goes, if the run is a stream.
+        source: What to feed from the start, if anything.
+        target: The number of the stage that *source* goes to, from 0.
+        priority: Goes with the items of *source*.
 
-    Raises:
-        Exception: What the source raised, after what came before it is finished.
-        PipelineError: A task of the run was cancelled from outside.
-        BaseException: What is no failure of an item, such as KeyboardInterrupt: by itself, or, if
-            there are several, in one flat group.
+    Attributes:
+        ended: Set when `conduct()` is over.
+        draining: Whether it takes no more input.
+        cancelled: Whether `cancel()` was called.
+        interrupted: Whether a second signal was the reason.
     """
-    fatal: list[BaseException] = []
-    streams: list[Any] = []
-    try:
-        async with create_task_group() as group:
-            first = _wire(state, bus, hooks, TaskLimits(limits), group, streams)
-            group.start_soon(feed, source, first)
-    except BaseExceptionGroup as error_group:
-        cancelled = get_cancelled_exc_class()
-        fatal = [error for error in leaves(error_group) if not isinstance(error, cancelled)]
-    finally:
-        # Not before the group is done: a worker that is being cancelled must not find its stream
-        # broken.
-        for stream in streams:
-            stream.close()
-        state.end()
-    source_error, state.source_error = state.source_error, None
-    try:
-        if len(fatal) > 1:
-            raise BaseExceptionGroup("the run was ended by several errors", fatal)
-        if fatal:
-            raise fatal[0]
-        if state.stopped:
-            return
-        if state.unfinished:
+
+    def __init__(
+        self,
+        state: RunState,
+        bus: EventBus,
+        hooks: tuple[StageHooks, ...],
+        limits: Mapping[str, int],
+        sink: ResultSink | None = None,
+        source: Iterable[Any] | AsyncIterable[Any] | None = None,
+        target: int = 0,
+        priority: float = DEFAULT_PRIORITY,
+    ) -> None:
+        self.state = state
+        self.sink = sink
+        self.ended = Event()
+        self.draining = False
+        self.cancelled = False
+        self.interrupted = False
+        self._bus = bus
+        self._hooks = hooks
+        self._limits = TaskLimits(limits)
+        self._source = source
+        self._target = target
+        self._priority = priority
+        self._source_error: BaseException | None = None
+        self._finishing = False
+        self._wired = Event()
+        # Set while nothing is under way and nobody feeds; a new one each time that this ends.
+        self._quiet = Event()
+        # Of the tasks that carry items, and of nothing else: cancelling it hurts no bystander.
+        self._scope = CancelScope()
+        self._group: TaskGroup
+        self._context = Context()
+        self._pools: list[Pool] = []
+        self._feeders: set[Feeder] = set()
+        self._streams: list[Any] = []
+        state.on_quiet = self._check_quiet
+
+    # ---- its life
+
+    async def conduct(self) -> None:
+        """
+        Open the pools, wait until all is done that was fed, and close them.
+
+        It ends after `finish()`, `drain()` or `cancel()`, or if an error ends it.
+
+        Raises:
+            PipelineError: A task of the run was cancelled from outside.
+            BaseException: What is no failure of an item, such as KeyboardInterrupt: by itself, or,
+                if there are several, in one flat group.
+        """
+        fatal: list[BaseException] = []
+        try:
+            with self._scope:
+                async with create_task_group() as self._group:
+                    self._wire()
+        except BaseExceptionGroup as errors:
+            fatal = fatal_errors(errors)
+        finally:
+            # Not before the group is done: a worker that is being cancelled must not find its
+            # stream broken.
+            for stream in self._streams:
+                stream.close()
+            # These know the run: without them nothing goes round in circles.
+            self._pools.clear()
+            self._feeders.clear()
+            self._context = Context()
+            self.state.end()
+            self.draining = True
+            self._wired.set()
+            self._quiet.set()
+            self.ended.set()
+            if self.sink is not None:
+                self.sink.wake()
+        try:
+            raise_fatal(fatal)
+        finally:
+            # Each of these is in the traceback that now leads here.
+            del fatal
+        if self.state.unfinished and not self.cancelled and not self.state.stopped:
             # A task group takes the cancellation of a child for its own, and ends without a word.
             raise PipelineError(
-                f"the run ended although {state.unfinished} of {state.admitted} items were not "
-                "finished: something outside antflow cancelled a task of the run. Cancel the "
-                "caller of run() instead, or a scope around it."
+                f"the run ended although {self.state.unfinished} of {self.state.admitted} items "
+                "were not finished: something outside antflow cancelled a task of the run. Cancel "
+                "the caller of run() instead, or a scope around it."
             )
-        if source_error is not None:
-            raise source_error
-    finally:
-        # Each of these is in the traceback that now leads here.
-        del fatal, source_error
 
+    def _wire(self) -> None:
+        """Build the pools from the last stage to the first, and start them."""
+        # New workers are started by workers: without this, they would inherit the context variables
+        # that tasks set there, instead of those of the caller.
+        self._context = copy_context()
+        self._context.run(_present_run.set, self)
+        following: Pool | None = None
+        for stage_state, hooks in zip(reversed(self.state.stages), reversed(self._hooks)):
+            send, receive, entrance, places = open_entrance(stage_state.stage)
+            self._streams += (send, receive)
+            following = Pool(
+                state=self.state,
+                stage_state=stage_state,
+                bus=self._bus,
+                hooks=hooks,
+                runner=TaskRunner(stage_state.stage, self._bus, self._limits),
+                receive=receive,
+                entrance=entrance,
+                places=places,
+                following=following,
+                sink=self.sink,
+                start_worker=lambda *args: self._start(work, *args),
+                start_back_off=lambda *args: self._start(back_off, *args),
+                stop=self._scope.cancel,
+            )
+            self._pools.insert(0, following)
+            following.grow()
+        if self._source is not None:
+            self._feed_from(self._source, self._target, self._priority)
+        self._wired.set()
+        self._check_quiet()
 
-def _wire(
-    state: RunState,
-    bus: EventBus,
-    hooks: tuple[StageHooks, ...],
-    limits: TaskLimits,
-    group: TaskGroup,
-    streams: list[Any],
-) -> Pool:
-    """Build the pools from the last stage to the first, start them, and return the first."""
-    # New workers are started by workers: without this, they would inherit the context variables
-    # that tasks set there, instead of those of the caller.
-    context = copy_context()
+    def _start(self, function: Any, *args: Any) -> None:
+        self._context.run(self._group.start_soon, function, *args)
 
-    def start(function: Any, *args: Any) -> None:
-        context.run(group.start_soon, function, *args)
+    def _feed_from(
+        self, source: Iterable[Any] | AsyncIterable[Any], target: int, priority: float
+    ) -> Feeder:
+        if priority != DEFAULT_PRIORITY:
+            for pool in self._pools:
+                pool.use_priorities()
+        permits = None if self.sink is None else self.sink.permits
+        feeder = Feeder(source, self._pools[target], priority, permits, self._start)
+        self._feeders.add(feeder)
+        if self._quiet.is_set():
+            self._quiet = Event()
+        # The source belongs to the caller: it sees the context of its own.
+        context = copy_context()
+        context.run(_present_run.set, self)
+        context.run(self._group.start_soon, self._run_feeder, feeder)
+        return feeder
 
-    pool: Pool | None = None
-    for stage_state, stage_hooks in zip(reversed(state.stages), reversed(hooks)):
-        stage = stage_state.stage
-        send, receive, entrance, places = open_entrance(stage)
-        streams += (send, receive)
-        pool = Pool(
-            state=state,
-            stage_state=stage_state,
-            bus=bus,
-            hooks=stage_hooks,
-            runner=TaskRunner(stage, bus, limits),
-            receive=receive,
-            entrance=entrance,
-            places=places,
-            following=pool,
-            start_worker=lambda *args: start(work, *args),
-            start_back_off=lambda *args: start(back_off, *args),
-            stop=group.cancel_scope.cancel,
-        )
-        pool.grow()
-    assert pool is not None  # a pipeline has at least one stage
-    return pool
+    async def _run_feeder(self, feeder: Feeder) -> None:
+        try:
+            await feeder.run()
+        finally:
+            if feeder.source is self._source:
+                self._source_error, feeder.error = feeder.error, None
+            self._feeders.discard(feeder)
+            self._check_quiet()
+
+    def _check_quiet(self) -> None:
+        """See whether all is done that was fed: called whenever that may have become true."""
+        if self.state.unfinished or self._feeders or not self._wired.is_set():
+            return
+        self._quiet.set()
+        if self._finishing:
+            # From here on the end goes from stage to stage: the last worker closes the next one.
+            self.draining = True
+            self._pools[0].entrance.close()
+
+    # ---- what others may do meanwhile
+
+    async def feed(
+        self, source: Iterable[Any] | AsyncIterable[Any], target: int, priority: float
+    ) -> int:
+        """
+        Read *source* into the stage with the number *target*.
+
+        Returns:
+            How many items were admitted: fewer than there are if the run was shut down meanwhile.
+
+        Raises:
+            PipelineError: The run takes no more input.
+            Exception: What *source* raised; what came before is on its way.
+        """
+        await self._wired.wait()
+        if self.draining:
+            raise PipelineError(
+                "feed(): the pipeline was shut down and takes no more items. Call start() for a "
+                "new run."
+            )
+        feeder = self._feed_from(source, target, priority)
+        try:
+            await feeder.done.wait()
+        except BaseException:
+            if feeder.stop():
+                with CancelScope(shield=True):
+                    await feeder.done.wait()
+            raise
+        error, feeder.error = feeder.error, None
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error
+        return feeder.admitted
+
+    async def join(self) -> None:
+        """
+        Wait until nothing is under way and nobody feeds.
+
+        Raises:
+            PipelineError: It would wait for the caller itself.
+        """
+        if _present_run.get() is self:
+            raise PipelineError(
+                "join() was called by a task or callback of the run that it would wait for, which "
+                "would wait for itself. Call it outside."
+            )
+        if self.sink is not None and not self.ended.is_set():
+            raise PipelineError(
+                "join(): a stream is finished by the one who iterates over it. Iterate to the end, "
+                "or call shutdown() and then iterate to the end."
+            )
+        await self._quiet.wait()
+
+    def finish(self) -> None:
+        """End as soon as nothing is under way and nobody feeds."""
+        self._finishing = True
+        self._check_quiet()
+
+    def drain(self) -> None:
+        """Read no further, and end as soon as nothing is under way."""
+        self.draining = True
+        for feeder in self._feeders:
+            feeder.stop()
+        self.finish()
+
+    def cancel(self) -> None:
+        """End at once."""
+        self.cancelled = self.draining = True
+        self._scope.cancel()
+
+    async def shutdown(self, *, drain: bool = True) -> None:
+        """
+        `drain()` or `cancel()`, and wait for the end.
+
+        A task or callback of the run itself does not wait, and nobody waits for a stream to be
+        drained, since that is in the hands of its consumer.
+        """
+        if self.ended.is_set():
+            return
+        if drain:
+            self.drain()
+        else:
+            self.cancel()
+        if _present_run.get() is not self and not (drain and self.sink is not None):
+            await self.ended.wait()
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The definition of what runs."""
+        return tuple(state.stage for state in self.state.stages)
+
+    def raise_if_cut_short(self) -> None:
+        """Raise if `cancel()` left something unfinished."""
+        if self.cancelled and self.state.unfinished:
+            raise PipelineError(
+                f"the run was ended by shutdown(drain=False): {self.state.unfinished} of "
+                f"{self.state.admitted} items were not finished. Those that were are in results "
+                "and failures."
+            )
+
+    def raise_source_error(self) -> None:
+        """Raise, once, what the source that the run was opened with has raised."""
+        error, self._source_error = self._source_error, None
+        try:
+            if error is not None:
+                raise error
+        finally:
+            # The traceback leads here, too.
+            del error

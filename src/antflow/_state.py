@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable
 from time import time
 from typing import Any
 
@@ -32,6 +34,8 @@ class StageState:
     stage: Stage
     workers: list[Worker] = field(factory=list, init=False)
     skipped: int = field(default=0, init=False)
+    # How many items came straight from a source, where this is not the first stage.
+    injected: int = field(default=0, init=False)
 
     @property
     def passed(self) -> int:
@@ -60,6 +64,10 @@ class StageState:
         return [worker_name(self.stage.name, number) for number in range(self.stage.workers)]
 
 
+def _nobody() -> None:
+    """Be called for nothing."""
+
+
 def _stage_states(stages: tuple[Stage, ...]) -> tuple[StageState, ...]:
     return tuple(StageState(stage) for stage in stages)
 
@@ -77,19 +85,25 @@ class RunState:
     stages: tuple[StageState, ...] = field(converter=_stage_states)
     collect_results: bool = True
     max_failures: int | None = None
+    # A stream hands its failures over, and must not keep them for as long as it lives.
+    keep_failures: bool = True
     admitted: int = field(default=0, init=False)
+    # Of those, how many are done with: their outcome is kept or handed over, everybody was told.
+    settled: int = field(default=0, init=False)
+    # Called whenever these two meet.
+    on_quiet: Callable[[], None] = field(default=_nobody, init=False)
     failures: list[FailedItem] = field(factory=list, init=False)
+    _errors_by_type: Counter[str] = field(factory=Counter, init=False)
+    _errors_by_stage: Counter[str] = field(factory=Counter, init=False)
     # By sequence number; None is an item that is under way or failed.
     _slots: list[PipelineResult | None] = field(factory=list, init=False)
     # Whatever was still under way when the run ended is not, any more.
     over: bool = field(default=False, init=False)
     # One item too many failed: no worker takes another.
     stopped: bool = field(default=False, init=False)
-    # What the source raised, until the run has ended.
-    source_error: BaseException | None = field(default=None, init=False)
 
     def admit(self, item: Any) -> Record:
-        """Take an item from the source into the books."""
+        """Take an item from a source into the books."""
         record = make_record(self.admitted, item)
         self.admitted += 1
         if self.collect_results:
@@ -99,20 +113,27 @@ class RunState:
     def deliver(self, record: Record) -> None:
         """Keep what came out of the last stage."""
         if self.collect_results:
-            self._slots[record.sequence_id] = PipelineResult(
-                record.id, record.value, record.sequence_id, record.metadata
-            )
+            self._slots[record.sequence_id] = record.result()
 
     def fail(self, failed: FailedItem) -> None:
         """Keep what failed for good."""
-        self.failures.append(failed)
+        self._errors_by_type[failed.error_type] += 1
+        self._errors_by_stage[failed.stage] += 1
+        if self.keep_failures:
+            self.failures.append(failed)
         if self.max_failures is not None and len(self.failures) > self.max_failures:
             self.stopped = True
 
+    def settle(self) -> None:
+        """Be done with an item."""
+        self.settled += 1
+        if self.settled == self.admitted:
+            self.on_quiet()
+
     @property
     def unfinished(self) -> int:
-        """How many items were admitted that neither left the last stage nor failed."""
-        return self.admitted - self.stages[-1].passed - len(self.failures)
+        """How many items were admitted and are not done with."""
+        return self.admitted - self.settled
 
     def results(self) -> Results:
         """Return what came out so far, in input order."""
@@ -121,17 +142,19 @@ class RunState:
     def end(self) -> None:
         """Close the books: nothing is under way any more."""
         self.over = True
+        self.on_quiet = _nobody
         for state in self.stages:
             for worker in state.workers:
                 worker.record = None
 
     def pipeline_stats(self) -> PipelineStats:
         """Return where the items are."""
-        reached = self.admitted
+        reached = self.admitted - sum(state.injected for state in self.stages)
         stage_stats = {}
         queue_sizes = {}
-        in_flight = 0
+        in_flight = failures = 0
         for state in self.stages:
+            reached += state.injected
             name, passed, failed = state.stage.name, state.passed, state.failed
             in_progress = state.in_progress
             pending = 0 if self.over else reached - passed - failed - in_progress
@@ -141,8 +164,9 @@ class RunState:
             # The rest is in the hands of senders that wait for room.
             queue_sizes[name] = int(min(pending, state.stage.capacity))
             in_flight += pending + in_progress
+            failures += failed
             reached = passed
-        return PipelineStats(reached, len(self.failures), in_flight, queue_sizes, stage_stats)
+        return PipelineStats(reached, failures, in_flight, queue_sizes, stage_stats)
 
     def worker_names(self) -> dict[str, list[str]]:
         """Return the names of all workers by stage name."""
@@ -172,7 +196,12 @@ class RunState:
 
     def error_summary(self) -> ErrorSummary:
         """Return the failures, counted."""
-        return ErrorSummary.of(self.failures)
+        return ErrorSummary(
+            sum(self._errors_by_type.values()),
+            dict(self._errors_by_type.most_common()),
+            dict(self._errors_by_stage.most_common()),
+            list(self.failures),
+        )
 
     def snapshot(self) -> DashboardSnapshot:
         """Return all of it, taken at one instant."""

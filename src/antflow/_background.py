@@ -1,0 +1,83 @@
+"""Starts a task that nobody waits for: the home of a stream that was not entered."""
+
+from __future__ import annotations
+
+# anyio starts tasks in task groups only, and a group that an abandoned iterator holds open corrupts
+# the task that it was opened in. So here, and only here, each backend is asked for its own way.
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from contextvars import copy_context
+from typing import Any
+
+from anyio import get_cancelled_exc_class
+
+# The loop itself keeps weak references only.
+_tasks: set[asyncio.Task[None]] = set()
+
+
+def start_in_background(
+    function: Callable[[], Awaitable[None]], failed: Callable[[BaseException], None]
+) -> Callable[[Callable[[], None]], None]:
+    """
+    Run *function* in a task of its own, until it ends or the loop does.
+
+    Args:
+        function: Is cancelled when the loop shuts down.
+        failed: Is given what *function* raised, if that was no cancellation.
+
+    Returns:
+        A function that calls another in the loop, soon, from whatever thread; if the loop is no
+        more, it does nothing.
+    """
+    if issubclass(get_cancelled_exc_class(), asyncio.CancelledError):
+        return _on_asyncio(function, failed)
+    return _on_trio(function, failed)
+
+
+def _on_asyncio(
+    function: Callable[[], Awaitable[None]], failed: Callable[[BaseException], None]
+) -> Callable[[Callable[[], None]], None]:
+    loop = asyncio.get_running_loop()
+
+    async def host() -> None:
+        try:
+            await function()
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            failed(error)
+
+    task = loop.create_task(host())
+    _tasks.add(task)
+    task.add_done_callback(_tasks.discard)
+
+    def call_soon(callback: Callable[[], None]) -> None:
+        with suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(callback)
+
+    return call_soon
+
+
+def _on_trio(
+    function: Callable[[], Awaitable[None]], failed: Callable[[BaseException], None]
+) -> Callable[[Callable[[], None]], None]:
+    trio: Any = sys.modules["trio"]
+
+    async def host() -> None:
+        try:
+            await function()
+        except trio.Cancelled:
+            raise
+        except BaseException as error:
+            failed(error)
+
+    trio.lowlevel.spawn_system_task(host, context=copy_context())
+    token = trio.lowlevel.current_trio_token()
+
+    def call_soon(callback: Callable[[], None]) -> None:
+        with suppress(trio.RunFinishedError):
+            token.run_sync_soon(callback)
+
+    return call_soon

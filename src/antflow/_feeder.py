@@ -1,0 +1,145 @@
+"""How a source gets into a run: one feeder reads it, as far as there is room."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Generator, Iterable
+from typing import Any
+
+from anyio import CancelScope, Event, Semaphore, WouldBlock
+from anyio.lowlevel import checkpoint
+from attrs import define, field
+
+from ._cancellation import is_failure_of_item
+from ._flow import ITEMS_PER_TURN, hand_over
+from ._pool import Pool
+
+
+@define(eq=False)
+class Feeder:
+    """
+    Reads one source into one stage.
+
+    It runs as a task of the run also if somebody waits for it elsewhere: so whatever ends that
+    wait, an item that was read is never torn from its way into the stage.
+
+    Args:
+        source: Read lazily; closed at the end if it is a generator.
+        pool: The stage.
+        priority: Goes with each item.
+        permits: If given, one is taken for each item before it is read.
+        start: Starts a task of the run.
+
+    Attributes:
+        admitted: How many items it has read so far.
+        error: What the source raised. What it gave before is on its way all the same.
+        done: Set when it has ended, for whatever reason.
+    """
+
+    source: Iterable[Any] | AsyncIterable[Any]
+    pool: Pool
+    priority: float
+    permits: Semaphore | None
+    start: Callable[..., None]
+    admitted: int = field(default=0, init=False)
+    error: BaseException | None = field(default=None, init=False)
+    done: Event = field(factory=Event, init=False)
+    _scope: CancelScope = field(factory=CancelScope, init=False)
+    _stopped: bool = field(default=False, init=False)
+    # Whether an item is in hand, for which there is no room yet.
+    _sending: bool = field(default=False, init=False)
+
+    async def run(self) -> None:
+        """Read the source to its end, or until `stop()`."""
+        try:
+            with self._scope:
+                try:
+                    try:
+                        await self._read()
+                    finally:
+                        await _close_source(self.source)
+                except BaseException as error:
+                    if not is_failure_of_item(error):
+                        raise
+                    self.error = error
+        finally:
+            self.done.set()
+
+    def stop(self) -> bool:
+        """
+        Read no further; what was read already goes on.
+
+        Returns:
+            Whether it ends at once, since no item of it waits for room.
+        """
+        self._stopped = True
+        if not self._sending:
+            self._scope.cancel()
+        return not self._sending
+
+    async def _read(self) -> None:
+        if self.permits is not None:
+            await self.permits.acquire()
+        if isinstance(self.source, AsyncIterable):
+            async for item in self.source:
+                pending = self._admit(item)
+                if pending is not None and await pending:
+                    break
+        else:
+            for item in self.source:
+                pending = self._admit(item)
+                if pending is not None and await pending:
+                    break
+
+    def _admit(self, item: Any) -> Awaitable[bool] | None:
+        """
+        Take *item* into the books and into the stage.
+
+        Returns:
+            None to read on, else what must be awaited before: it says whether to stop. An item that
+            need not wait thus costs no coroutine.
+        """
+        pool = self.pool
+        record = pool.state.admit(item)
+        record.priority = self.priority
+        self.admitted += 1
+        if pool.stage_state is not pool.state.stages[0]:
+            pool.stage_state.injected += 1
+        pending = hand_over(record, pool)
+        if pending is None and self.admitted % ITEMS_PER_TURN and not self._stopped:
+            if self.permits is None:
+                return None
+            try:
+                self.permits.acquire_nowait()
+            except WouldBlock:
+                pass
+            else:
+                return None
+        return self._get_ready(pending)
+
+    async def _get_ready(self, pending: Awaitable[None] | None) -> bool:
+        """Wait for what must be waited for until the next item is read; say whether to stop."""
+        if pending is not None:
+            if self._scope.cancel_called:
+                # The source gave one more item in the moment of the stop.
+                self.start(_wait_for, pending)
+                return True
+            self._sending = True
+            await pending
+            self._sending = False
+        if not self.admitted % ITEMS_PER_TURN:
+            await checkpoint()
+        if self.permits is not None and not self._stopped:
+            await self.permits.acquire()
+        return self._stopped
+
+
+async def _wait_for(pending: Awaitable[None]) -> None:
+    await pending
+
+
+async def _close_source(source: Any) -> None:
+    """Close *source* if it is a generator: it may hold files and connections open."""
+    if isinstance(source, AsyncGenerator):
+        await source.aclose()
+    elif isinstance(source, Generator):
+        source.close()

@@ -1,0 +1,88 @@
+"""Where the results of a stream wait for the one who iterates over it."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable
+
+from anyio import Event, Semaphore
+
+from ._items import PipelineResult
+
+
+class ResultSink:
+    """
+    A bounded queue of results, in order of arrival or of input.
+
+    It is no memory object stream because a consumer whose wait is ended, by whatever means, must
+    never lose a result: it waits first, and then takes one with no await in between. (A native
+    cancellation on asyncio may end `receive()` when the item is already in its hands.)
+
+    Args:
+        room: How many results may wait; one who brings more waits until his is taken.
+        window: In input order, with at most this many items between the source and the consumer;
+            None for order of arrival.
+
+    Attributes:
+        permits: One for each item that may be read from the source, if there is a window.
+    """
+
+    def __init__(self, room: float, window: int | None) -> None:
+        self._room = room
+        self.permits = None if window is None else Semaphore(window, fast_acquire=True)
+        self._ready: deque[PipelineResult] = deque()
+        # Behind those that are ready: results whose bringers wait until they are taken.
+        self._brought: deque[tuple[PipelineResult, Event]] = deque()
+        # By sequence number, what came before its turn: never more than the window.
+        self._early: dict[int, PipelineResult] = {}
+        self._next = 0
+        self._arrived = Event()
+
+    def put(self, result: PipelineResult) -> Awaitable[None] | None:
+        """
+        Bring *result*.
+
+        Returns:
+            None if there was room, else what must be awaited until there is.
+        """
+        if self.permits is None:
+            taken = self._append(result)
+        else:
+            taken = None
+            self._early[result.sequence_id] = result
+            while self._next in self._early:
+                taken = self._append(self._early.pop(self._next))
+                self._next += 1
+        return None if taken is None else taken.wait()
+
+    def _append(self, result: PipelineResult) -> Event | None:
+        self.wake()
+        # Who comes later must not pass by those who wait.
+        if len(self._ready) < self._room and not self._brought:
+            self._ready.append(result)
+            return None
+        taken = Event()
+        self._brought.append((result, taken))
+        return taken
+
+    def take(self) -> PipelineResult | None:
+        """Return the next result, or None if none is there."""
+        if self._brought:
+            result, taken = self._brought.popleft()
+            self._ready.append(result)
+            taken.set()
+        if not self._ready:
+            return None
+        if self.permits is not None:
+            self.permits.release()
+        return self._ready.popleft()
+
+    async def wait(self) -> None:
+        """Wait until there may be a result, or the run has ended."""
+        if self._arrived.is_set():
+            self._arrived = Event()
+        await self._arrived.wait()
+
+    def wake(self) -> None:
+        """Let those who wait look again."""
+        self._arrived.set()

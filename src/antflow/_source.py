@@ -1,0 +1,42 @@
+"""Checks of what a run is fed with."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncIterable, Iterable
+
+from ._checks import refuse
+from ._errors import PipelineError, show
+from ._items import Item
+from ._stage import Stage
+
+
+def check_items(owner: str, items: object) -> None:
+    """Refuse *items* unless they can be iterated over, and are no single item."""
+    is_one_item = isinstance(items, (str, bytes, Item)) or (
+        isinstance(items, dict) and "id" in items
+    )
+    if isinstance(items, (Iterable, AsyncIterable)) and not is_one_item:
+        return
+    shown = f"{show(items)} ({type(items).__name__})"
+    hint = ""
+    if is_one_item:
+        hint = " It looks like a single item: put it in a list."
+    elif callable(items):
+        hint = " It is a function: call it, and give what it returns."
+    elif inspect.isawaitable(items):
+        hint = " It is an awaitable: await it first, and give what it returns."
+        if inspect.iscoroutine(items):
+            items.close()
+    raise PipelineError(f"{owner}: items must be an iterable or async iterable, got {shown}.{hint}")
+
+
+def check_target(owner: str, stages: tuple[Stage, ...], target_stage: object) -> int:
+    """Return the number of the stage with the name *target_stage*; None is the first."""
+    names = [stage.name for stage in stages]
+    if target_stage is None:
+        return 0
+    if target_stage not in names:
+        hint = "Give its name." if isinstance(target_stage, Stage) else None
+        refuse(owner, "target_stage", f"one of {', '.join(map(repr, names))}", target_stage, hint)
+    return names.index(str(target_stage))
