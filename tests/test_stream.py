@@ -24,8 +24,6 @@ from antflow import (
     StatusTracker,
 )
 
-pytestmark = pytest.mark.anyio
-
 
 async def same(value: Any) -> Any:
     return value
@@ -145,6 +143,7 @@ async def test_results_come_as_soon_as_they_are_there() -> None:
     assert [(value, round(time - began)) for value, time in times] == [(1, 1), (4, 4), (9, 9)]
 
 
+@pytest.mark.virtual_time
 @pytest.mark.parametrize("ordered", [False, True])
 @pytest.mark.parametrize("buffer_size", [0, 3])
 async def test_the_source_is_read_no_further_than_there_is_room(
@@ -167,6 +166,7 @@ async def test_the_source_is_read_no_further_than_there_is_room(
     assert source.closed
 
 
+@pytest.mark.virtual_time
 async def test_without_a_buffer_results_are_handed_over_one_by_one() -> None:
     """The task does not begin with the next item before the last result was taken."""
     begun: list[int] = []

@@ -62,10 +62,14 @@ class Places:
         """Queue *item* again, at the place that it kept."""
         self._stream.send_nowait(item)
 
-    def release(self, record: Record) -> None:
-        """Free the place of *record*."""
-        self._limiter.release_on_behalf_of(record if record.place is None else record.place)
-        record.place = None
+    def place_of(self, record: Record) -> object:
+        """Return the place of *record*, to be released once the record may be elsewhere already."""
+        place, record.place = record.place, None
+        return record if place is None else place
+
+    def release(self, place: object) -> None:
+        """Free *place*."""
+        self._limiter.release_on_behalf_of(place)
         self._close_when_empty()
 
     def close(self) -> None:

@@ -81,6 +81,7 @@ async def work(pool: Pool, worker: Worker) -> None:
                 await _publish(status, record, pool, worker.name)
             if listeners:
                 await _tell(listeners, record, record.value)
+            place = None if places is None else places.place_of(record)
             if following is not None:
                 pending = hand_over(record, following)
             else:
@@ -89,7 +90,8 @@ async def work(pool: Pool, worker: Worker) -> None:
                 await pending
             if places is not None:
                 # Only now: an item that waits for room in the next stage still counts here.
-                places.release(record)
+                places.release(place)
+                place = None
             if following is None:
                 state.settle()
 
@@ -212,7 +214,7 @@ async def _fail(record: Record, failure: Failure, pool: Pool, worker: Worker) ->
         if pending is not None:
             await pending
     if pool.places is not None:
-        pool.places.release(record)
+        pool.places.release(pool.places.place_of(record))
     pool.state.settle()
     if pool.state.stopped:
         pool.stop()

@@ -310,7 +310,7 @@ class Pipeline(Observable):
             await self._conduct(run)
             return run.state.admitted
         run = block.run or block.start()
-        block.started = True
+        block.started = not run.draining
         return await run.feed(items, target, priority)
 
     async def feed_async(

@@ -89,6 +89,8 @@ class Run:
         self._context = Context()
         self._pools: list[Pool] = []
         self._feeders: set[Feeder] = set()
+        # How many calls of `feed()` wait for the pools to be there.
+        self._coming = 0
         self._streams: list[Any] = []
         state.on_quiet = self._check_quiet
 
@@ -204,7 +206,9 @@ class Run:
 
     def _check_quiet(self) -> None:
         """See whether all is done that was fed: called whenever that may have become true."""
-        if self.state.unfinished or self._feeders or not self._wired.is_set():
+        if self.ended.is_set() or not self._wired.is_set():
+            return
+        if self.state.unfinished or self._feeders or self._coming:
             return
         self._quiet.set()
         if self._finishing:
@@ -227,13 +231,18 @@ class Run:
             PipelineError: The run takes no more input.
             Exception: What *source* raised; what came before is on its way.
         """
-        await self._wired.wait()
-        if self.draining:
-            raise PipelineError(
-                "feed(): the pipeline was shut down and takes no more items. Call start() for a "
-                "new run."
-            )
-        feeder = self._feed_from(source, target, priority)
+        self._coming += 1
+        try:
+            await self._wired.wait()
+            if self.draining:
+                raise PipelineError(
+                    "feed(): the pipeline was shut down and takes no more items. Call start() for "
+                    "a new run."
+                )
+            feeder = self._feed_from(source, target, priority)
+        finally:
+            self._coming -= 1
+            self._check_quiet()
         try:
             await feeder.done.wait()
         except BaseException:
