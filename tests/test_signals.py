@@ -1,0 +1,110 @@
+"""`run(handle_signals=True)`: the first signal drains, the second ends the run."""
+
+from __future__ import annotations
+
+import itertools
+import signal
+import sys
+import threading
+from typing import Any
+
+import anyio
+import pytest
+from anyio.lowlevel import checkpoint
+
+from antflow import Pipeline, PipelineError, Stage, StageValidationError
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no signal handlers in its loops")
+
+
+async def same(value: Any) -> Any:
+    return value
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_the_first_signal_finishes_what_was_read(number: signal.Signals) -> None:
+    read = 0
+
+    async def task(value: int) -> int:
+        if value == 5:
+            signal.raise_signal(number)
+        for _ in range(3):
+            await checkpoint()
+        return value
+
+    def source() -> Any:
+        nonlocal read
+        for value in itertools.count():
+            read += 1
+            yield value
+
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    pipeline = Pipeline([Stage("A", 2, [task], queue_capacity=1), Stage("B", 1, [same])])
+    results = await pipeline.run(source(), handle_signals=True)
+    assert results.values == list(range(read))
+    assert read >= 6
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
+
+
+async def test_the_second_signal_ends_the_run() -> None:
+    cancelled = []
+
+    async def task(value: int) -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            cancelled.append(value)
+
+    async def signals() -> None:
+        while len(pipeline.get_worker_states()) > sum(
+            state.status == "busy" for state in pipeline.get_worker_states().values()
+        ):
+            await checkpoint()
+        signal.raise_signal(signal.SIGTERM)
+        while not pipeline._run or not pipeline._run.draining:
+            await checkpoint()
+        signal.raise_signal(signal.SIGINT)
+
+    pipeline = Pipeline([Stage("A", 2, [task], queue_capacity=0)])
+    async with anyio.create_task_group() as group:
+        group.start_soon(signals)
+        with pytest.raises(KeyboardInterrupt):
+            await pipeline.run(itertools.count(), handle_signals=True)
+    assert sorted(cancelled) == [0, 1]
+    assert pipeline.failures == []
+
+
+async def test_without_a_signal_nothing_changes() -> None:
+    pipeline = Pipeline([Stage("A", 2, [same])])
+    assert (await pipeline.run(range(9), handle_signals=True)).values == list(range(9))
+
+    def source() -> Any:
+        yield 1
+        raise OSError("disk")
+
+    with pytest.raises(OSError, match="disk"):
+        await pipeline.run(source(), handle_signals=True)
+
+
+async def test_only_the_main_thread_has_signals(anyio_backend: Any) -> None:
+    name, options = anyio_backend
+    errors: list[str] = []
+
+    async def main() -> None:
+        with pytest.raises(PipelineError) as raised:
+            await Pipeline([Stage("A", 2, [same])]).run([1], handle_signals=True)
+        errors.append(str(raised.value))
+
+    thread = threading.Thread(
+        target=lambda: anyio.run(main, backend=name, backend_options=options), name="other"
+    )
+    thread.start()
+    thread.join(30)
+    (error,) = errors
+    assert "in the main thread only" in error
+    assert "'other'" in error
+
+
+async def test_the_switch_is_a_bool() -> None:
+    with pytest.raises(StageValidationError, match="handle_signals must be True or False, got 1"):
+        await Pipeline([Stage("A", 2, [same])]).run([1], handle_signals=1)  # type: ignore[arg-type]
