@@ -126,6 +126,8 @@ def docs(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def bench(session: nox.Session) -> None:
-    """Measure what antflow costs, beside what one would write by hand."""
+    """Measure what antflow costs in time, beside what one would write by hand, and in memory."""
     session.install(".", *dependency_group("tests"))
     session.run("python", "benchmarks/overhead.py", *session.posargs)
+    if not session.posargs:
+        session.run("python", "benchmarks/memory.py")

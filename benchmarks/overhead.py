@@ -4,7 +4,8 @@ What antflow costs per item and stage, beside what one would write by hand.
 Three stages of eight workers whose tasks do nothing, so that all the time is overhead. Every
 contender does the same work, its results are checked, and the rounds are interleaved, so that a
 change in the speed of the machine meets all of them alike. Look at the ratios: CPU time in
-microseconds differs from machine to machine.
+microseconds differs from machine to machine. The second table compares `stream()` with `run()` on
+the same backend.
 
     python benchmarks/overhead.py [--items N] [--rounds N]
 """
@@ -30,6 +31,7 @@ from antflow import Pipeline, Stage, StatusTracker
 STAGES = 3
 WORKERS = 8
 BUFFER = 64
+STREAM_BOUND = 1.5  # times what run() costs
 
 
 async def no_op(value: Any) -> Any:
@@ -105,16 +107,31 @@ async def asyncio_queues(count: int) -> list[Any]:
     return results
 
 
-def antflow(tracker: StatusTracker | None = None) -> Callable[[int], Any]:
-    pipeline = Pipeline(
+def antflow_pipeline(tracker: StatusTracker | None = None) -> Pipeline:
+    return Pipeline(
         [Stage(f"Stage{index}", WORKERS, [no_op]) for index in range(STAGES)],
         status_tracker=tracker,
     )
+
+
+def antflow(tracker: StatusTracker | None = None) -> Callable[[int], Any]:
+    pipeline = antflow_pipeline(tracker)
 
     async def run(count: int) -> list[Any]:
         if tracker is not None:
             tracker.clear()
         return (await pipeline.run(range(count))).values
+
+    return run
+
+
+def antflow_stream(*, ordered: bool) -> Callable[[int], Any]:
+    pipeline = antflow_pipeline()
+
+    async def run(count: int) -> list[Any]:
+        async with pipeline.stream(range(count), ordered=ordered) as stream:
+            values = [result.value async for result in stream]
+        return values if ordered else sorted(values)
 
     return run
 
@@ -134,6 +151,9 @@ def contenders() -> dict[str, tuple[Callable[[int], Any], dict[str, Any]]]:
         found[f"anyio streams, textbook, {name}"] = (anyio_streams, backend)
     for name, backend in backends.items():
         found[f"antflow, {name}"] = (antflow(), backend)
+    for name, backend in backends.items():
+        found[f"antflow stream(), {name}"] = (antflow_stream(ordered=False), backend)
+        found[f"antflow stream(ordered=True), {name}"] = (antflow_stream(ordered=True), backend)
     for name, backend in backends.items():
         found[f"antflow with StatusTracker, {name}"] = (
             antflow(StatusTracker(history=False)),
@@ -176,6 +196,14 @@ def main() -> None:
     for name, values in figures.items():
         middle = statistics.median(values)
         print(f"{name:40} {middle:8.2f} {middle / base:7.2f} ×")
+
+    print(f"\n{'beside run() in the same round':40} {'ratio':>8} {'bound':>8}")
+    for name, values in figures.items():
+        if name.startswith("antflow stream"):
+            beside = figures[f"antflow, {name.split(', ')[1]}"]
+            ratio = statistics.median(a / b for a, b in zip(values, beside))
+            verdict = "ok" if ratio <= STREAM_BOUND else "too much"
+            print(f"{name:40} {ratio:6.2f} × {STREAM_BOUND:6} × {verdict:>9}")
 
 
 if __name__ == "__main__":
