@@ -7,6 +7,7 @@ import logging
 import os
 import runpy
 import shlex
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -148,7 +149,10 @@ async def test_a_locked_database_is_tried_again(
 
     monkeypatch.setattr(demo, "_insert", locked_once)
     out = io.StringIO()
-    report = await demo.index_library(demo.Library(library), tmp_path / "index.db", None, out)
+    report, complete = await demo.index_library(
+        demo.Library(library), tmp_path / "index.db", None, out
+    )
+    assert complete
     assert "loads tried again  1" in report
     # The transaction was rolled back: nothing is there twice.
     assert query(tmp_path / "index.db", "select count(*) from modules") == [(2,)]
@@ -201,6 +205,40 @@ def test_ctrl_c_ends_the_demo_with_one_line(
     monkeypatch.setattr(demo, "main", interrupted)
     assert command_line.main(["demo"]) == 130
     assert "antflow: interrupted; what was" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="its loops know no signals")
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_ctrl_c_finishes_what_was_begun(
+    backend: str,
+    library: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The report tells of the files that were read before, and the exit status of the signal."""
+    original = demo.Library.read
+
+    def read(self: demo.Library, path: Path) -> demo.Source:
+        if path.name == "interrupted.py":
+            signal.raise_signal(signal.SIGINT)
+        return original(self, path)
+
+    async def interrupted(self: demo.Library, path: Path) -> demo.Source:
+        return read(self, path)
+
+    (library / "aaa_interrupted").mkdir()
+    (library / "aaa_interrupted" / "interrupted.py").touch()
+    for number in range(200):
+        (library / "aaa_interrupted" / f"later{number}.py").touch()
+    monkeypatch.setattr(demo.Library, "read", interrupted)
+    database = tmp_path / "index.db"
+    assert command_line.main(["demo", "--db", str(database), "--backend", backend]) == 130
+    out, err = capsys.readouterr()
+    assert err.endswith("antflow: interrupted; what was loaded so far is in the index\n")
+    loaded = query(database, "select count(*) from modules")[0][0]
+    assert 0 < loaded < 200
+    assert "files" in out
 
 
 def test_ctrl_c_comes_out_of_the_demo_plain(

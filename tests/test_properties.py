@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from typing import Any
 
 import anyio
 import pytest
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -53,8 +55,9 @@ def plans(draw: st.DrawFn) -> tuple[int, list[StagePlan]]:
 class Execution:
     """Builds the pipeline of a plan, runs it, and keeps count from the outside."""
 
-    def __init__(self, count: int, plans: list[StagePlan]) -> None:
+    def __init__(self, count: int, plans: list[StagePlan], *, streams: bool = False) -> None:
         self.count = count
+        self.streams = streams
         self.plans = plans
         self.read = 0
         self.left = 0
@@ -88,12 +91,16 @@ class Execution:
         return Stage(name, plan.workers, [task], policy, queue_capacity=plan.capacity)
 
     def source(self) -> Iterator[int]:
-        room = sum(plan.workers + plan.capacity for plan in self.plans) + 1
+        room = self.room() + 1
         for number in range(self.count):
             self.read += 1
             assert self.read - self.left <= room
             self.check_books()
             yield number
+
+    def room(self) -> int:
+        """How many items fit into the stages."""
+        return sum(plan.workers + plan.capacity for plan in self.plans)
 
     def note(self, event: StatusEvent) -> None:
         self.events[event.item_id].append(event)
@@ -116,7 +123,9 @@ class Execution:
         )
         assert under_way == stats.items_in_flight >= 0
         summary = self.pipeline.get_error_summary()
-        assert summary.total_failed == stats.items_failed == len(self.pipeline.failures)
+        assert summary.total_failed == stats.items_failed
+        if not self.streams:  # which hand their failures over
+            assert stats.items_failed == len(self.pipeline.failures)
 
     def fails_at(self, value: int) -> int | None:
         """Work out from the plan in which stage an item fails, if it does."""
@@ -176,3 +185,158 @@ async def test_p5_no_more_than_workers_run_and_no_more_than_there_is_room_for_is
     for index, stage in enumerate(run.plans):
         assert run.most_running[f"S{index}"] <= stage.workers
     assert run.tracker.callback_errors == 0
+
+
+@given(
+    plan=plans(),
+    ordered=st.booleans(),
+    buffer_size=st.integers(0, 4),
+    window=st.none() | st.integers(1, 6),
+    leave_after=st.none() | st.integers(0, 20),
+    consumer=st.lists(delays, min_size=1, max_size=5),
+)
+async def test_p1_p2_p5_hold_for_streams_wherever_they_are_left(
+    plan: tuple[int, list[StagePlan]],
+    ordered: bool,
+    buffer_size: int,
+    window: int | None,
+    leave_after: int | None,
+    consumer: list[float],
+) -> None:
+    """Counted from both sides: what was read from the source, and what came out."""
+    run = Execution(*plan, streams=True)
+    window = window if ordered else None
+    most = run.room() if window is None else window
+    if not ordered:
+        most += buffer_size + 1
+    read = 0
+    closed = False
+    taken: list[int] = []
+
+    def source() -> Iterator[int]:
+        nonlocal read, closed
+        try:
+            for number in range(run.count):
+                read += 1
+                assert read - len(taken) <= most
+                yield number
+        finally:
+            closed = True
+
+    stream = run.pipeline.stream(source(), ordered=ordered, buffer_size=buffer_size, window=window)
+    async with stream as results:
+        async for result in results:
+            taken.append(result.sequence_id)
+            assert result.value == result.id == result.sequence_id
+            assert result.is_success == (run.fails_at(result.sequence_id) is None)
+            if leave_after is not None and len(taken) > leave_after:
+                break
+            await anyio.sleep(consumer[len(taken) % len(consumer)])
+    assert closed or not read
+    assert len(set(taken)) == len(taken)
+    if ordered:
+        assert taken == list(range(len(taken)))
+    if leave_after is None or leave_after >= run.count:
+        assert sorted(taken) == list(range(run.count))
+    assert run.tracker.callback_errors == 0
+    assert sum(run.running.values()) == 0
+    assert run.pipeline.get_stats().items_in_flight == 0
+
+
+@given(
+    count=st.integers(0, 30),
+    capacities=st.lists(st.integers(0, 3), min_size=1, max_size=4),
+    slow=st.lists(delays, min_size=30, max_size=30),
+)
+async def test_p4_single_workers_are_first_in_first_out(
+    count: int, capacities: list[int], slow: list[float]
+) -> None:
+    begun: dict[str, list[int]] = {}
+
+    def stage(number: int, capacity: int) -> Stage:
+        mine = begun[f"S{number}"] = []
+
+        async def task(value: int) -> int:
+            mine.append(value)
+            await anyio.sleep(slow[(value + number) % 30])
+            return value
+
+        return Stage(f"S{number}", 1, [task], queue_capacity=capacity)
+
+    pipeline = Pipeline([stage(number, capacity) for number, capacity in enumerate(capacities)])
+    async with pipeline.stream(range(count), buffer_size=1) as results:
+        assert [result.value async for result in results] == list(range(count))
+    assert all(order == list(range(count)) for order in begun.values())
+
+
+@frozen
+class FeedPlan:
+    """One call of feed(): what, when, how urgent, from which stage on, and when it is cancelled."""
+
+    count: int
+    after: float
+    priority: int
+    target: int
+    patience: float
+
+
+feeds = st.builds(
+    FeedPlan,
+    count=st.integers(0, 8),
+    after=delays,
+    priority=st.sampled_from([100, 100, 1, 7, 200]),
+    target=st.integers(0, 2),
+    patience=st.sampled_from([math.inf, math.inf, 0.5, 1.0, 3.0]),
+)
+
+
+@given(plan=plans(), feed_plans=st.lists(feeds, max_size=6), join_after=delays)
+async def test_p1_holds_for_live_pipelines_however_they_are_fed(
+    plan: tuple[int, list[StagePlan]], feed_plans: list[FeedPlan], join_after: float
+) -> None:
+    """Whatever was read has one outcome, also if the feed was cut short; and join() knows."""
+    _, stages = plan
+    read: list[int] = []
+    numbers = itertools.count()
+    stages = [evolve(stage, delays=[1.0, 0.0, 0.5], failures=[0, 2, 0, 1]) for stage in stages]
+    tried: Counter[tuple[int, int]] = Counter()
+
+    def stage(number: int, plan: StagePlan) -> Stage:
+        async def task(value: int) -> int:
+            tried[number, value] += 1
+            await anyio.sleep(plan.delays[value % 3])
+            if tried[number, value] <= plan.failures[value % 4]:
+                raise ValueError(value)
+            return value
+
+        policy = RetryPolicy(scope=plan.scope, attempts=plan.attempts, wait_initial=1)
+        return Stage(f"S{number}", plan.workers, [task], policy, queue_capacity=plan.capacity)
+
+    def source(count: int) -> Iterator[int]:
+        for _ in range(count):
+            read.append(next(numbers))
+            yield read[-1]
+
+    async def feed(plan: FeedPlan) -> None:
+        await anyio.sleep(plan.after)
+        target = f"S{min(plan.target, len(stages) - 1)}"
+        with anyio.move_on_after(plan.patience):
+            fed = await pipeline.feed(source(plan.count), target, plan.priority)
+            assert fed == plan.count
+
+    pipeline = Pipeline([stage(number, plan) for number, plan in enumerate(stages)])
+
+    def check() -> None:
+        outcomes = pipeline.results.values + [failed.value for failed in pipeline.failures]
+        assert sorted(outcomes) == sorted(read)
+
+    async with pipeline:
+        async with anyio.create_task_group() as group:
+            for feed_plan in feed_plans:
+                group.start_soon(feed, feed_plan)
+            await anyio.sleep(join_after)
+            await pipeline.join()
+        await pipeline.join()
+        check()
+    check()
+    assert pipeline.get_stats().items_in_flight == 0

@@ -68,10 +68,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Source code and file names have characters that not every terminal can show.
         sys.stdout.reconfigure(errors="replace")
     try:
-        demo.main(args.backend, args.db, args.limit, sys.stdout)
+        complete = demo.main(args.backend, args.db, args.limit, sys.stdout)
     except (KeyboardInterrupt, CancelledError):
-        print("\nantflow: interrupted; what was loaded so far is in the index", file=sys.stderr)
-        return 130
+        complete = False
     except BrokenPipeError:
         # Whoever read the output has enough. Python would complain once more when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -79,6 +78,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"antflow: {error}", file=sys.stderr)
         return 2
+    if not complete:
+        print("\nantflow: interrupted; what was loaded so far is in the index", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -211,8 +211,13 @@ def build_pipeline(library: Library, database: Database) -> Pipeline:
 
 async def index_library(
     library: Library, database_path: Path, limit: int | None, out: TextIO
-) -> str:
-    """Run the pipeline over *library*, showing progress on *out*, and return the report."""
+) -> tuple[str, bool]:
+    """
+    Run the pipeline over *library*, showing progress on *out*.
+
+    Returns:
+        The report, and whether all files were indexed: Ctrl-C finishes those that were begun.
+    """
     files = list(islice(library.files(), limit))
     database = Database(database_path)
     try:
@@ -223,7 +228,8 @@ async def index_library(
         try:
             async with anyio.create_task_group() as group:
                 group.start_soon(progress.show)
-                await pipeline.run(files)
+                # The loops of Windows know no signals.
+                await pipeline.run(files, handle_signals=sys.platform != "win32")
                 group.cancel_scope.cancel()
         except BaseExceptionGroup as errors:
             # Nothing but Ctrl-C, or an output that was closed, ends it so: the first is the one.
@@ -232,10 +238,13 @@ async def index_library(
         progress.finish()
     finally:
         database.close()
-    return report(pipeline, pipeline.results, retries.count, library.root, database_path, seconds)
+    stats = pipeline.get_stats()
+    complete = stats.items_processed + stats.items_failed == len(files)
+    text = report(pipeline, pipeline.results, retries.count, library.root, database_path, seconds)
+    return text, complete
 
 
-def main(backend: str, database: Path | None, limit: int | None, out: TextIO) -> None:
+def main(backend: str, database: Path | None, limit: int | None, out: TextIO) -> bool:
     """
     Index the standard library of the running Python.
 
@@ -245,6 +254,9 @@ def main(backend: str, database: Path | None, limit: int | None, out: TextIO) ->
             the directory for temporary files.
         limit: How many files at the most; by default all.
         out: Where the progress and the report go.
+
+    Returns:
+        Whether all files were indexed; not so if a signal stopped it.
     """
     if database is None:
         database = Path(tempfile.mkdtemp(prefix="antflow-")) / "index.db"
@@ -253,5 +265,6 @@ def main(backend: str, database: Path | None, limit: int | None, out: TextIO) ->
     with warnings.catch_warnings():
         # The compiler's remarks about other people's code.
         warnings.simplefilter("ignore")
-        text = anyio.run(index_library, library, database, limit, out, backend=backend)
+        text, complete = anyio.run(index_library, library, database, limit, out, backend=backend)
     out.write(f"\n{text}\n")
+    return complete
