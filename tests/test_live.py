@@ -446,7 +446,7 @@ async def test_shutdown_without_draining_cancels_a_run() -> None:
             await pipeline.shutdown(drain=False)
 
         group.start_soon(stop)
-        with pytest.raises(PipelineError, match=r"ended by shutdown\(drain=False\): 3 of 3 items"):
+        with pytest.raises(PipelineError, match=r"before all was finished: 3 of 3 items"):
             await pipeline.run([1, 2, 3])
 
 
@@ -468,7 +468,7 @@ async def test_shutdown_in_a_block() -> None:
         await anyio.wait_all_tasks_blocked()
         assert fed == [read]
         assert pipeline.results.values == list(range(read))
-        with pytest.raises(PipelineError, match=r"was shut down .* Call start\(\) for a new run"):
+        with pytest.raises(PipelineError, match=r"was shut down.* Call start\(\) for a new one"):
             await pipeline.feed([1])
         await pipeline.start()
         await pipeline.feed([5])
@@ -518,10 +518,12 @@ async def test_a_consumer_may_drain_its_stream(ordered: bool) -> None:
     assert len(found) >= 5
 
 
-async def test_a_stream_that_is_shut_down_at_once_says_so() -> None:
+async def test_a_stream_that_is_cut_short_says_so() -> None:
     gate = Gate()
     pipeline = Pipeline([Stage("A", 2, [gate])])
     async with pipeline.stream(range(5)) as results:
+        while not gate.inside:
+            await checkpoint()
         await pipeline.shutdown(drain=False)
         with pytest.raises(PipelineError, match=r"ended by shutdown\(drain=False\)"):
             await results.__anext__()
@@ -651,7 +653,8 @@ async def test_priority_travels_through_the_stages() -> None:
         await pipeline.feed(range(10, 13), priority=1)
         await anyio.wait_all_tasks_blocked()
         gate.event.set()
-    assert begun == [0, 10, 11, 12, *range(1, 10)]
+    # The first was on its way already.
+    assert [value for value in begun if value] == [10, 11, 12, *range(1, 10)]
 
 
 @pytest.mark.virtual_time
@@ -737,3 +740,182 @@ async def test_a_rendezvous_leaves_no_item_unattended() -> None:
         assert sorted(fed) == sorted(gate.inside)
         assert pipeline.get_stats().queue_sizes == {"A": 0}
         gate.event.set()
+
+
+# ---- at the edges of a block
+
+
+async def test_a_block_that_was_shut_down_is_left_and_started_again() -> None:
+    pipeline = Pipeline([Stage("A", 1, [same])])
+    async with pipeline:
+        await pipeline.feed([1])
+        await pipeline.shutdown()
+    async with pipeline:
+        await pipeline.feed([1])
+        await pipeline.shutdown()
+        await pipeline.start()
+        await pipeline.feed([2])
+    assert pipeline.results.values == [2]
+    async with pipeline.open() as run:
+        await run.shutdown()
+        with pytest.raises(PipelineError, match=r"Call pipeline\.open\(\) for another"):
+            await run.feed([1])
+
+
+async def test_a_feed_that_was_only_just_called_is_waited_for() -> None:
+    pipeline = Pipeline([Stage("A", 1, [same])])
+    async with pipeline, anyio.create_task_group() as group:
+        group.start_soon(pipeline.feed, [1, 2, 3])
+        while pipeline._block is not None and pipeline._block.run is None:
+            await checkpoint()
+        await pipeline.join()
+        assert pipeline.results.values == [1, 2, 3]
+
+
+@pytest.mark.virtual_time
+async def test_nothing_new_begins_while_a_block_is_left() -> None:
+    pipeline = Pipeline([Stage("A", 1, [anyio.sleep])])
+    refused = []
+
+    async def late() -> None:
+        await anyio.sleep(1)
+        with pytest.raises(PipelineError, match="is being left"):
+            await pipeline.start()
+        with pytest.raises(PipelineError, match="is being left"):
+            await pipeline.feed([1])
+        refused.append(True)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(late)
+        async with pipeline, anyio.create_task_group() as inner:
+            inner.start_soon(anyio.sleep, 0.5)
+            # Nothing was fed: only the block itself is open.
+            assert pipeline._block is not None
+            pipeline._block._group.start_soon(anyio.sleep, 2)
+    assert refused
+
+
+@pytest.mark.virtual_time
+async def test_a_shutdown_at_the_very_beginning_counts() -> None:
+    def source() -> Iterator[int]:
+        for number in itertools.count():
+            read.append(number)
+            yield number
+
+    for drain in (True, False):
+        read: list[int] = []
+        pipeline = Pipeline([Stage("A", 1, [same])])
+        async with pipeline.open(source()) as run:
+            await run.shutdown(drain=drain)
+        assert read == []
+        assert run.results == []
+    async with pipeline.stream(source()) as results:
+        await pipeline.shutdown()
+        assert [result async for result in results] == []
+
+
+@pytest.mark.virtual_time
+@pytest.mark.parametrize("capacity", [0, 2])
+async def test_a_task_that_feeds_its_own_full_stage_does_not_wait(capacity: int) -> None:
+    async def task(value: int) -> int:
+        if value == 0:
+            await pipeline.feed(range(1, 20))
+        return value
+
+    pipeline = Pipeline([Stage("A", 1, [task], queue_capacity=capacity)])
+    async with pipeline:
+        await pipeline.feed([0])
+        await pipeline.join()
+        assert sorted(pipeline.results.values) == list(range(20))
+
+
+@pytest.mark.virtual_time
+async def test_what_nobody_waits_for_any_more_is_told_by_the_block() -> None:
+    def source() -> Iterator[int]:
+        yield from range(1, 9)
+        raise StopError
+
+    async def task(value: int) -> int:
+        if value == 0:
+            await pipeline.feed(source())
+        return value
+
+    pipeline = Pipeline([Stage("A", 1, [task], queue_capacity=0)])
+    with pytest.raises(StopError):
+        async with pipeline:
+            await pipeline.feed([0])
+    assert sorted(pipeline.results.values) == list(range(9))
+
+
+async def test_a_nested_run_may_shut_the_outer_one_down() -> None:
+    async def inner(value: int) -> int:
+        await outer_pipeline.shutdown()
+        return value
+
+    async def outer(value: int) -> Any:
+        return (await Pipeline([Stage("B", 1, [inner])]).run([value])).values
+
+    outer_pipeline = Pipeline([Stage("A", 1, [outer], queue_capacity=0)])
+    results = await outer_pipeline.run(itertools.count())
+    assert results.values[0] == [0]
+    assert len(results) <= 3
+
+
+@pytest.mark.virtual_time
+@pytest.mark.parametrize("ordered", [False, True])
+async def test_a_source_that_is_drained_may_take_its_time_to_close(ordered: bool) -> None:
+    flushed = []
+
+    class Source:
+        async def __aiter__(self) -> AsyncIterator[int]:
+            try:
+                for number in itertools.count():
+                    yield number
+            finally:
+                await anyio.sleep(1)
+                flushed.append(True)
+
+    async def slow(value: int) -> int:
+        await anyio.sleep(1)
+        return value
+
+    pipeline = Pipeline([Stage("A", 1, [slow], queue_capacity=1)])
+    async with pipeline.stream(Source(), ordered=ordered, buffer_size=0) as results:
+        async for _ in results:
+            await pipeline.shutdown()
+    assert flushed
+
+
+async def test_each_of_several_streams_can_be_drained() -> None:
+    pipeline = Pipeline([Stage("A", 1, [same])])
+    first, second = (pipeline.stream(itertools.count(), ordered=True) for _ in range(2))
+    async with first, second:
+        assert (await second.__anext__()).value == 0
+        assert (await first.__anext__()).value == 0
+        await first.shutdown()
+        rest = [result.value async for result in first]
+        assert rest == list(range(1, len(rest) + 1))
+        assert (await second.__anext__()).value == 1
+    unused = pipeline.stream(itertools.count())
+    await unused.shutdown()
+    assert [result async for result in unused] == []
+
+
+@pytest.mark.virtual_time
+async def test_shutdown_is_of_the_newest_run_also_inside_of_a_block() -> None:
+    async def slow(value: int) -> int:
+        await anyio.sleep(1)
+        return value
+
+    pipeline = Pipeline([Stage("A", 1, [slow], queue_capacity=1)])
+    async with pipeline, anyio.create_task_group() as group:
+        await pipeline.feed([1, 2])
+
+        async def stop() -> None:
+            await anyio.sleep(2.5)
+            await pipeline.shutdown()
+
+        group.start_soon(stop)
+        assert (await pipeline.run(itertools.count())).values == [0, 1, 2, 3, 4]
+        await pipeline.feed([3])
+    assert pipeline._block is None

@@ -108,3 +108,46 @@ async def test_only_the_main_thread_has_signals(anyio_backend: Any) -> None:
 async def test_the_switch_is_a_bool() -> None:
     with pytest.raises(StageValidationError, match="handle_signals must be True or False, got 1"):
         await Pipeline([Stage("A", 2, [same])]).run([1], handle_signals=1)  # type: ignore[arg-type]
+
+
+async def test_a_refused_run_is_not_the_newest() -> None:
+    pipeline = Pipeline([Stage("A", 2, [same])])
+    await pipeline.run([1])
+
+    def other() -> None:
+        with pytest.raises(PipelineError):
+            anyio.run(lambda: pipeline.run([2], handle_signals=True))
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    thread.join(30)
+    await pipeline.join()
+    await pipeline.shutdown()
+    assert pipeline.results.values == [1]
+
+
+async def test_the_first_signal_is_the_first_whatever_was_before() -> None:
+    """Neither a shutdown before nor the near end makes it the second."""
+
+    async def task(value: int) -> int:
+        if value == 3:
+            await pipeline.shutdown()
+            signal.raise_signal(signal.SIGINT)
+        for _ in range(5):
+            await checkpoint()
+        return value
+
+    pipeline = Pipeline([Stage("A", 1, [task])])
+    assert (await pipeline.run(range(4), handle_signals=True)).values == [0, 1, 2, 3]
+
+
+async def test_handlers_of_others_are_put_back() -> None:
+    def mine(*args: Any) -> None:
+        raise AssertionError
+
+    before = signal.signal(signal.SIGTERM, mine)
+    try:
+        await Pipeline([Stage("A", 2, [same])]).run([1], handle_signals=True)
+        assert signal.getsignal(signal.SIGTERM) is mine
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -594,3 +594,60 @@ async def test_a_long_ready_stream_lets_others_run() -> None:
                 pass
             group.cancel_scope.cancel()
     assert turns >= 10
+
+
+async def test_a_source_that_raises_what_ends_loops_is_an_error() -> None:
+    class Source:
+        def __iter__(self) -> Source:
+            return self
+
+        def __next__(self) -> int:
+            raise StopAsyncIteration
+
+    async with two_stages().stream(Source()) as results:
+        with pytest.raises(RuntimeError, match="the source raised StopAsyncIteration"):
+            await results.__anext__()
+
+
+async def test_a_cancellation_is_counted(anyio_backend_name: str) -> None:
+    if anyio_backend_name != "asyncio" or not hasattr(asyncio.Task, "cancelling"):
+        pytest.skip("only asyncio counts, and not before Python 3.11")
+    counts = []
+
+    async def iterate() -> None:
+        try:
+            async with Pipeline([Stage("A", 1, [Sleepy()])]).stream([1]) as results:
+                async for _ in results:
+                    raise AssertionError
+        finally:
+            task = asyncio.current_task()
+            assert task is not None
+            counts.append(task.cancelling())
+
+    task = asyncio.ensure_future(iterate())
+    await anyio.wait_all_tasks_blocked()
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()
+    assert counts == [1]
+
+
+@pytest.mark.filterwarnings("error")
+async def test_an_abandoned_stream_ends_also_if_warnings_are_errors(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sleepy = Sleepy()
+
+    async def iterate() -> None:
+        async def task(value: int) -> Any:
+            return value if value == 0 else await sleepy(value)
+
+        async for _ in Pipeline([Stage("A", 2, [task])]).stream(range(3)):
+            break
+
+    # What a finaliser raises cannot be caught.
+    monkeypatch.setattr("sys.unraisablehook", lambda unraisable: None)
+    await iterate()
+    gc.collect()
+    await anyio.wait_all_tasks_blocked()
+    assert sorted(sleepy.cancelled) == sorted(sleepy.began)

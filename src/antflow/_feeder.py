@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Generator, Iterable
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Generator,
+    Iterable,
+    Iterator,
+)
 from typing import Any
 
 from anyio import CancelScope, Event, Semaphore, WouldBlock
@@ -32,7 +41,9 @@ class Feeder:
     Attributes:
         admitted: How many items it has read so far.
         error: What the source raised. What it gave before is on its way all the same.
+        paused: Set once it had to wait for room, or has ended.
         done: Set when it has ended, for whatever reason.
+        orphaned: Whether nobody waits for it, so that the run must tell of its error.
     """
 
     source: Iterable[Any] | AsyncIterable[Any]
@@ -42,7 +53,9 @@ class Feeder:
     start: Callable[..., None]
     admitted: int = field(default=0, init=False)
     error: BaseException | None = field(default=None, init=False)
+    paused: Event = field(factory=Event, init=False)
     done: Event = field(factory=Event, init=False)
+    orphaned: bool = field(default=False, init=False)
     _scope: CancelScope = field(factory=CancelScope, init=False)
     _stopped: bool = field(default=False, init=False)
     # Whether an item is in hand, for which there is no room yet.
@@ -51,17 +64,13 @@ class Feeder:
     async def run(self) -> None:
         """Read the source to its end, or until `stop()`."""
         try:
-            with self._scope:
-                try:
-                    try:
-                        await self._read()
-                    finally:
-                        await _close_source(self.source)
-                except BaseException as error:
-                    if not is_failure_of_item(error):
-                        raise
-                    self.error = error
+            await self._read_and_close()
+        except BaseException as error:
+            if not is_failure_of_item(error):
+                raise
+            self.error = error
         finally:
+            self.paused.set()
             self.done.set()
 
     def stop(self) -> bool:
@@ -76,19 +85,41 @@ class Feeder:
             self._scope.cancel()
         return not self._sending
 
-    async def _read(self) -> None:
-        if self.permits is not None:
-            await self.permits.acquire()
+    async def _read_and_close(self) -> None:
+        # A generator may hold files and connections open. It is closed outside of the scope, so
+        # that after `stop()` it may take its time.
         if isinstance(self.source, AsyncIterable):
-            async for item in self.source:
-                pending = self._admit(item)
-                if pending is not None and await pending:
-                    break
+            async_items = aiter(self.source)
+            try:
+                with self._scope:
+                    await self._read_async(async_items)
+            finally:
+                if isinstance(async_items, AsyncGenerator):
+                    await async_items.aclose()
         else:
-            for item in self.source:
-                pending = self._admit(item)
-                if pending is not None and await pending:
-                    break
+            items = iter(self.source)
+            try:
+                with self._scope:
+                    await self._read(items)
+            finally:
+                if isinstance(items, Generator):
+                    items.close()
+
+    async def _read_async(self, items: AsyncIterator[Any]) -> None:
+        if await self._get_ready(None):
+            return
+        async for item in items:
+            pending = self._admit(item)
+            if pending is not None and await pending:
+                return
+
+    async def _read(self, items: Iterator[Any]) -> None:
+        if await self._get_ready(None):
+            return
+        for item in items:
+            pending = self._admit(item)
+            if pending is not None and await pending:
+                return
 
     def _admit(self, item: Any) -> Awaitable[bool] | None:
         """
@@ -124,9 +155,10 @@ class Feeder:
                 self.start(_wait_for, pending)
                 return True
             self._sending = True
+            self.paused.set()
             await pending
             self._sending = False
-        if not self.admitted % ITEMS_PER_TURN:
+        if self.admitted and not self.admitted % ITEMS_PER_TURN:
             await checkpoint()
         if self.permits is not None and not self._stopped:
             await self.permits.acquire()
@@ -135,11 +167,3 @@ class Feeder:
 
 async def _wait_for(pending: Awaitable[None]) -> None:
     await pending
-
-
-async def _close_source(source: Any) -> None:
-    """Close *source* if it is a generator: it may hold files and connections open."""
-    if isinstance(source, AsyncGenerator):
-        await source.aclose()
-    elif isinstance(source, Generator):
-        source.close()

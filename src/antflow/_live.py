@@ -35,6 +35,7 @@ class Block:
     def __init__(self, new_run: Callable[[], Run]) -> None:
         self.run: Run | None = None
         self.started = False
+        self._leaving = False
         self._new_run = new_run
         self._host: AbstractAsyncContextManager[TaskGroup] = hosting()
         self._group: TaskGroup
@@ -49,12 +50,26 @@ class Block:
         traceback: TracebackType | None,
     ) -> bool | None:
         """Wait for the end of what was fed, or, if there was an error, cancel it."""
+        self._leaving = True
         if self.run is not None and exc_type is None:
             self.run.finish()
-        return await self._host.__aexit__(exc_type, exc, traceback)
+        handled = await self._host.__aexit__(exc_type, exc, traceback)
+        if self.run is not None and exc_type is None:
+            self.run.raise_source_error()
+        return handled
 
     def start(self) -> Run:
-        """Start a new run; the one before, which has nothing to do any more, ends."""
+        """
+        Start a new run; the one before, which has nothing to do any more, ends.
+
+        Raises:
+            PipelineError: The block is being left.
+        """
+        if self._leaving:
+            raise PipelineError(
+                "the pipeline is being left: its block waits for the end of what was fed, and "
+                "begins nothing new. Feed it before the body ends, or from a task of the pipeline."
+            )
         if self.run is not None:
             self.run.finish()
         self.started = True
@@ -127,7 +142,8 @@ class PipelineRun(Observable):
         check_items(owner, items)
         target = check_target(owner, self._run.stages, target_stage)
         check_number(owner, "priority", priority, at_least=-math.inf)
-        return await self._run.feed(items, target, priority)
+        hint = "Call pipeline.open() for another."
+        return await self._run.feed(items, target, priority, hint)
 
     async def feed_async(
         self,

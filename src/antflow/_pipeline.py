@@ -97,7 +97,8 @@ class Pipeline(Observable):
                 default failures never stop a run.
             handle_signals: Whether the first Ctrl-C or SIGTERM stops reading *items*, finishes what
                 was read, and returns that; and the second ends the run at once, with
-                KeyboardInterrupt. In the main thread only, and not on Windows.
+                KeyboardInterrupt. In the main thread only, and not on Windows. Handlers that were
+                set by ``loop.add_signal_handler`` are lost.
 
         Returns:
             The successful results in input order, with the failures in ``.failures``.
@@ -114,6 +115,8 @@ class Pipeline(Observable):
         if max_failures is not None:
             check_whole("Pipeline.run()", "max_failures", max_failures, at_least=0)
         check_flag("Pipeline.run()", "handle_signals", handle_signals)
+        if handle_signals:
+            check_main_thread()
         run = self._new_run(max_failures=max_failures, source=items)
         await self._conduct(run, handle_signals)
         results = run.state.results()
@@ -133,7 +136,6 @@ class Pipeline(Observable):
         self._show(run)
         run.finish()
         if handle_signals:
-            check_main_thread()
             async with hosting() as group:
                 group.start_soon(heed_signals, run)
                 await run.conduct()
@@ -142,7 +144,7 @@ class Pipeline(Observable):
             await run.conduct()
         if run.state.stopped:
             return
-        if run.interrupted:
+        if run.interrupted and run.state.unfinished:
             raise KeyboardInterrupt
         run.raise_source_error()
         run.raise_if_cut_short()
@@ -279,9 +281,11 @@ class Pipeline(Observable):
         Feed *items* to the workers of the block, waiting for room.
 
         Inside of ``async with pipeline:`` it returns when all *items* are in the first queue; call
-        `join()`, or leave the block, to have them finished. Several tasks may feed at once, tasks
-        and callbacks of the pipeline itself too. Outside of a block it takes all *items* through
-        the stages, and leaves the outcome in `results` and `failures`.
+        `join()`, or leave the block, to have them finished. Several tasks may feed at once. Tasks
+        and callbacks of the pipeline itself may, too: they do not wait for room, which they may
+        hold themselves, and what is left of *items* then is read when there is some. (If *items*
+        raises after that, the block does at its end.) Outside of a block it takes all *items*
+        through the stages, and leaves the outcome in `results` and `failures`.
 
         If the caller is cancelled while it waits for room, the one item that was read already goes
         on its way.
@@ -293,7 +297,8 @@ class Pipeline(Observable):
                 of arrival. It holds for these items in all stages.
 
         Returns:
-            How many items were read: all, unless the pipeline was shut down meanwhile.
+            How many items were read: all, unless the pipeline was shut down meanwhile, or a task
+            of its own did not wait for the rest.
 
         Raises:
             ValueError: There is no stage with the name *target_stage*.
@@ -311,7 +316,7 @@ class Pipeline(Observable):
             return run.state.admitted
         run = block.run or block.start()
         block.started = not run.draining
-        return await run.feed(items, target, priority)
+        return await run.feed(items, target, priority, "Call start() for a new one.")
 
     async def feed_async(
         self,
@@ -352,10 +357,9 @@ class Pipeline(Observable):
                 goes on until it was given. If False, what runs is cancelled; `run()`, or the
                 iteration over a stream, raises PipelineError if that left items unfinished.
         """
-        block = self._block
-        run = self._run if block is None else block.run or self._run
-        if block is not None:
-            block.started = False
+        run = self._run
+        if self._block is not None and self._block.run is run:
+            self._block.started = False
         if run is not None:
             await run.shutdown(drain=drain)
 

@@ -27,8 +27,9 @@ from ._task_runner import TaskRunner
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
 
-# The run that the present task belongs to: it must not wait for its own end.
-_present_run: ContextVar[Run | None] = ContextVar("antflow_present_run", default=None)
+# The runs that the present task belongs to, one inside of the other: a task of a run must not wait
+# for what waits for itself.
+_present_runs: ContextVar[tuple[Run, ...]] = ContextVar("antflow_present_runs", default=())
 
 
 class Run:
@@ -52,7 +53,7 @@ class Run:
         ended: Set when `conduct()` is over.
         draining: Whether it takes no more input.
         cancelled: Whether `cancel()` was called.
-        interrupted: Whether a second signal was the reason.
+        interrupted: Whether that was because of a signal.
     """
 
     def __init__(
@@ -147,8 +148,7 @@ class Run:
         """Build the pools from the last stage to the first, and start them."""
         # New workers are started by workers: without this, they would inherit the context variables
         # that tasks set there, instead of those of the caller.
-        self._context = copy_context()
-        self._context.run(_present_run.set, self)
+        self._context = self._context_inside()
         following: Pool | None = None
         for stage_state, hooks in zip(reversed(self.state.stages), reversed(self._hooks)):
             send, receive, entrance, places = open_entrance(stage_state.stage)
@@ -171,7 +171,10 @@ class Run:
             self._pools.insert(0, following)
             following.grow()
         if self._source is not None:
-            self._feed_from(self._source, self._target, self._priority)
+            feeder = self._feed_from(self._source, self._target, self._priority)
+            feeder.orphaned = True
+            if self.draining:
+                feeder.stop()
         self._wired.set()
         self._check_quiet()
 
@@ -190,16 +193,24 @@ class Run:
         if self._quiet.is_set():
             self._quiet = Event()
         # The source belongs to the caller: it sees the context of its own.
-        context = copy_context()
-        context.run(_present_run.set, self)
-        context.run(self._group.start_soon, self._run_feeder, feeder)
+        self._context_inside().run(self._group.start_soon, self._run_feeder, feeder)
         return feeder
+
+    def _context_inside(self) -> Context:
+        context = copy_context()
+        context.run(_present_runs.set, (*_present_runs.get(), self))
+        return context
+
+    @property
+    def _is_present(self) -> bool:
+        """Whether the caller is a task or callback of this run, or waits inside of one."""
+        return any(run is self for run in _present_runs.get())
 
     async def _run_feeder(self, feeder: Feeder) -> None:
         try:
             await feeder.run()
         finally:
-            if feeder.source is self._source:
+            if feeder.orphaned and self._source_error is None:
                 self._source_error, feeder.error = feeder.error, None
             self._feeders.discard(feeder)
             self._check_quiet()
@@ -219,13 +230,17 @@ class Run:
     # ---- what others may do meanwhile
 
     async def feed(
-        self, source: Iterable[Any] | AsyncIterable[Any], target: int, priority: float
+        self, source: Iterable[Any] | AsyncIterable[Any], target: int, priority: float, hint: str
     ) -> int:
         """
         Read *source* into the stage with the number *target*.
 
+        Whoever calls it from inside of the run does not wait for room, which may be what he holds:
+        the rest is read when there is some.
+
         Returns:
-            How many items were admitted: fewer than there are if the run was shut down meanwhile.
+            How many items were admitted: fewer than there are if the run was shut down meanwhile,
+            or, inside of the run, so far.
 
         Raises:
             PipelineError: The run takes no more input.
@@ -235,21 +250,19 @@ class Run:
         try:
             await self._wired.wait()
             if self.draining:
-                raise PipelineError(
-                    "feed(): the pipeline was shut down and takes no more items. Call start() for "
-                    "a new run."
-                )
+                raise PipelineError(f"feed(): the run was shut down, and takes no more. {hint}")
             feeder = self._feed_from(source, target, priority)
         finally:
             self._coming -= 1
             self._check_quiet()
         try:
-            await feeder.done.wait()
+            await (feeder.paused if self._is_present else feeder.done).wait()
         except BaseException:
             if feeder.stop():
                 with CancelScope(shield=True):
                     await feeder.done.wait()
             raise
+        feeder.orphaned = not feeder.done.is_set()
         error, feeder.error = feeder.error, None
         if error is not None:
             try:
@@ -265,7 +278,7 @@ class Run:
         Raises:
             PipelineError: It would wait for the caller itself.
         """
-        if _present_run.get() is self:
+        if self._is_present:
             raise PipelineError(
                 "join() was called by a task or callback of the run that it would wait for, which "
                 "would wait for itself. Call it outside."
@@ -291,7 +304,8 @@ class Run:
 
     def cancel(self) -> None:
         """End at once."""
-        self.cancelled = self.draining = True
+        self.cancelled = True
+        self.drain()
         self._scope.cancel()
 
     async def shutdown(self, *, drain: bool = True) -> None:
@@ -307,7 +321,7 @@ class Run:
             self.drain()
         else:
             self.cancel()
-        if _present_run.get() is not self and not (drain and self.sink is not None):
+        if not self._is_present and not (drain and self.sink is not None):
             await self.ended.wait()
 
     @property
@@ -319,9 +333,8 @@ class Run:
         """Raise if `cancel()` left something unfinished."""
         if self.cancelled and self.state.unfinished:
             raise PipelineError(
-                f"the run was ended by shutdown(drain=False): {self.state.unfinished} of "
-                f"{self.state.admitted} items were not finished. Those that were are in results "
-                "and failures."
+                "the run was ended by shutdown(drain=False) before all was finished: "
+                f"{self.state.unfinished} of {self.state.admitted} items that were read."
             )
 
     def raise_source_error(self) -> None:

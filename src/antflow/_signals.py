@@ -7,10 +7,12 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from anyio import open_signal_receiver
+from anyio import open_signal_receiver, sleep_forever
 
 from ._errors import PipelineError
 from ._run import Run
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def check_main_thread() -> None:
@@ -29,22 +31,24 @@ def check_main_thread() -> None:
 
 
 @contextmanager
-def _handler_of_interrupts_kept() -> Iterator[None]:
-    """Put back the handler of SIGINT: asyncio, when it lets a signal go, sets Python's own."""
-    handler = signal.getsignal(signal.SIGINT)
+def _handlers_kept() -> Iterator[None]:
+    """Put back the handlers: asyncio, when it lets go of a signal, sets the default."""
+    handlers = {number: signal.getsignal(number) for number in _SIGNALS}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, handler)
+        for number, handler in handlers.items():
+            # None was set by another language, and cannot be put back.
+            if handler is not None:
+                signal.signal(number, handler)
 
 
 async def heed_signals(run: Run) -> None:
     """Drain *run* at the first SIGINT or SIGTERM, cancel it at the second."""
-    receiver = open_signal_receiver(signal.SIGINT, signal.SIGTERM)
-    with _handler_of_interrupts_kept(), receiver as signals:
-        async for _ in signals:
-            if run.draining:
-                run.interrupted = True
-                run.cancel()
-            else:
-                run.drain()
+    with _handlers_kept(), open_signal_receiver(*_SIGNALS) as signals:
+        await anext(signals)
+        run.drain()
+        await anext(signals)
+        run.interrupted = True
+        run.cancel()
+        await sleep_forever()

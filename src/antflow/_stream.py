@@ -88,7 +88,9 @@ class ResultStream(Observable):
         """Cancel what runs, and wait for its end."""
         assert self._host is not None
         self._closed = True
-        self._run.cancel()
+        if exc_type is None:
+            self._run.cancel()
+        # Else the host does that: asyncio counts its cancellations, and one is enough.
         return await self._host.__aexit__(exc_type, exc, traceback)
 
     def __aiter__(self) -> ResultStream:
@@ -125,7 +127,10 @@ class ResultStream(Observable):
     def _raise_what_ended_it(self) -> None:
         if self._errors:
             raise self._errors.pop()
-        self._run.raise_source_error()
+        try:
+            self._run.raise_source_error()
+        except StopAsyncIteration as error:
+            raise RuntimeError("the source raised StopAsyncIteration") from error
         self._run.raise_if_cut_short()
 
     def _begin_in_background(self) -> None:
@@ -140,9 +145,23 @@ class ResultStream(Observable):
             self._run.cancel()
             await self._run.ended.wait()
 
+    async def shutdown(self, *, drain: bool = True) -> None:
+        """
+        Read no further: what was read so far is still given.
+
+        Args:
+            drain: If False, what runs is cancelled, and waited for; then the next result is a
+                PipelineError, if anything was left unfinished.
+        """
+        if self._begun:
+            await self._run.shutdown(drain=drain)
+        else:
+            self._closed = True
+
     def __del__(self) -> None:
         # This may be another thread, or long after the loop.
         if self._call_soon is not None and not self._run.ended.is_set():
+            self._call_soon(self._run.cancel)
             warnings.warn(
                 "a stream was left before its end: its workers ran on until now. Write `async with "
                 "pipeline.stream(…) as results:` around the loop, and they end with the block.",
@@ -150,4 +169,3 @@ class ResultStream(Observable):
                 stacklevel=1,
                 source=self,
             )
-            self._call_soon(self._run.cancel)
