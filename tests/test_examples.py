@@ -19,6 +19,11 @@ SAYS = {
         r"Extract +100 completed, 0 failed",
     ],
     "worker_tracking.py": [r"Download-W0 +\d+ +\d+% +\d+  file-", r"The busiest worker had \d+"],
+    "crawler.py": [
+        r"/news/2 +linked from /news, /news/1\n",
+        r"/lost +no such page: see \['/news/1'\]",
+        r"\n8 pages\n",
+    ],
     "task_events.py": [
         r"retry fetch of item 1, attempt 1: try again",
         r"FAILED save_to_database of item 7, attempt 3",
