@@ -7,7 +7,6 @@ A crawler: a live pipeline whose tasks feed it with what they find. The pages ar
 from __future__ import annotations
 
 import argparse
-import math
 from typing import NamedTuple
 
 import anyio
@@ -39,9 +38,7 @@ class Crawler:
     def __init__(self) -> None:
         self.seen: set[str] = set()
         self.linked_from: dict[str, list[str]] = {}
-        # A task that feeds must never wait for room which only its own stage can make: so the
-        # queue is not bounded. What bounds it is that each page is fed once.
-        fetch = Stage("Fetch", 3, [self.fetch], task_attempts=1, queue_capacity=math.inf)
+        fetch = Stage("Fetch", 3, [self.fetch], task_attempts=1)
         self.pipeline = Pipeline([fetch, Stage("Index", 1, [self.index])])
 
     async def visit(self, paths: list[str]) -> None:

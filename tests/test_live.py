@@ -919,3 +919,15 @@ async def test_shutdown_is_of_the_newest_run_also_inside_of_a_block() -> None:
         assert (await pipeline.run(itertools.count())).values == [0, 1, 2, 3, 4]
         await pipeline.feed([3])
     assert pipeline._block is None
+
+
+async def test_the_error_of_the_body_of_an_open_run_comes_out_as_itself() -> None:
+    gate = Gate()
+    pipeline = Pipeline([Stage("A", 2, [gate])])
+    with pytest.raises(StopError):  # noqa: PT012
+        async with pipeline.open(itertools.count()) as run:
+            while not gate.inside:
+                await checkpoint()
+            raise StopError
+    assert run.results == []
+    assert run.get_stats().items_in_flight == 0

@@ -226,12 +226,9 @@ class Pipeline(Observable):
                 "the pipeline is entered already. For several live runs at once, write `async with "
                 "pipeline.open() as run:` for each."
             )
-        block = self._block = Block(self._begin_run)
-        try:
-            await block.enter()
-        except BaseException:
-            self._block = None
-            raise
+        block = Block(self._begin_run)
+        await block.enter()
+        self._block = block
         return self
 
     async def __aexit__(

@@ -33,14 +33,13 @@ def check_main_thread() -> None:
 @contextmanager
 def _handlers_kept() -> Iterator[None]:
     """Put back the handlers: asyncio, when it lets go of a signal, sets the default."""
-    handlers = {number: signal.getsignal(number) for number in _SIGNALS}
+    # One that was not set from Python cannot be put back.
+    handlers = {number: signal.getsignal(number) or signal.SIG_DFL for number in _SIGNALS}
     try:
         yield
     finally:
         for number, handler in handlers.items():
-            # None was set by another language, and cannot be put back.
-            if handler is not None:
-                signal.signal(number, handler)
+            signal.signal(number, handler)
 
 
 async def heed_signals(run: Run) -> None:
