@@ -280,3 +280,34 @@ def test_the_metadata_of_an_item_is_a_dict() -> None:
 def test_an_item_has_no_positional_id() -> None:
     with pytest.raises(TypeError):
         Item(1, 2)  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (
+            {"tasks": [lambda: 1]},
+            r"tasks\[0\] must be a function that can be called with \(value\)",
+        ),
+        ({"tasks": [lambda a, b: 1]}, r"Its signature is \(a, b\)\."),
+        ({"on_success": lambda value: 1}, r"on_success must be .* \(item_id, value, payload\)"),
+        ({"on_failure": lambda value: 1}, r"on_failure must be .* \(item_id, error, payload\)"),
+        ({"on_skip": lambda: 1}, r"on_skip must be .* \(item_id, value, payload\)"),
+        ({"skip_if": lambda: 1}, r"skip_if must be .* \(value\)"),
+    ],
+)
+def test_functions_that_take_other_arguments_are_refused(
+    arguments: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(StageValidationError, match=words):
+        Stage("A", **{"tasks": [str], **arguments})
+    with pytest.raises(StageValidationError, match=r"on_task_fail must be .* \(event\)"):
+        StatusTracker(on_task_fail=lambda: None)
+    with pytest.raises(StageValidationError, match=r"on must be .* \(error\)"):
+        RetryPolicy(on=lambda: True)  # type: ignore[arg-type, misc]
+
+
+def test_functions_whose_arguments_nobody_knows_are_accepted() -> None:
+    Stage("A", tasks=[dict, max, int])
+    Stage("A", tasks=[lambda a, b=1, *, c=2: a])
+    Stage("A", tasks=[lambda a, b: a + b], unpack_args=True)

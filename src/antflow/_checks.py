@@ -65,8 +65,21 @@ def check_flag(owner: str, argument: str, value: object) -> None:
         refuse(owner, argument, "True or False", value)
 
 
-def check_callback(owner: str, argument: str, callback: Any) -> None:
-    """Refuse *callback* unless it is None or a function, and no generator function."""
+def check_takes(owner: str, argument: str, function: Any, *names: str) -> None:
+    """Refuse *function* unless it can be called with as many arguments as there are *names*."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # some that are written in C do not tell
+        return
+    try:
+        signature.bind(*names)
+    except TypeError:
+        bound = f"a function that can be called with ({', '.join(names)})"
+        refuse(owner, argument, bound, function, f"Its signature is {signature}.")
+
+
+def check_callback(owner: str, argument: str, callback: Any, *names: str) -> None:
+    """Refuse *callback* unless it is None or a function of *names*, and no generator function."""
     if callback is None:
         return
     if inspect.iscoroutine(callback):
@@ -79,3 +92,4 @@ def check_callback(owner: str, argument: str, callback: Any) -> None:
     if inspect.isgeneratorfunction(callback) or inspect.isasyncgenfunction(callback):
         hint = "There is a yield in it, so that calling it would do nothing."
         refuse(owner, argument, "a function that is no generator function", callback, hint)
+    check_takes(owner, argument, callback, *names)

@@ -402,7 +402,10 @@ def _hooks(stages: tuple[Stage, ...], tracker: StatusTracker | None) -> tuple[St
         if callback is None:
             return ()
         what = f"{name} callback {handler_name(callback)!r} of stage {stage.name!r}"
-        return (Subscription(callback, what),)
+        subscription = Subscription(callback, what)
+        if tracker is not None:
+            tracker.count_errors_of(subscription)
+        return (subscription,)
 
     def of_tracker(subscription: Subscription | None) -> tuple[Subscription, ...]:
         return () if subscription is None else (subscription,)

@@ -11,7 +11,7 @@ import stamina
 from attrs import field, frozen
 
 from ._callables import handler_name, is_async
-from ._checks import check_number, check_whole, refuse
+from ._checks import check_number, check_takes, check_whole, refuse
 from ._errors import show
 
 BackoffHook = Callable[[Exception], "bool | float | dt.timedelta"]
@@ -41,6 +41,7 @@ def _check_on(policy: RetryPolicy, attribute: Any, on: object) -> None:
                 refuse(
                     "RetryPolicy", "on", "a plain function as hook", on, "Write def, not async def."
                 )
+            check_takes("RetryPolicy", "on", on, "error")
         else:
             refuse(
                 "RetryPolicy",

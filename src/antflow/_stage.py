@@ -9,7 +9,7 @@ from typing import Any, Literal
 from attrs import field, frozen
 
 from ._callables import task_name
-from ._checks import check_callback, check_number, check_whole, refuse
+from ._checks import check_callback, check_number, check_takes, check_whole, refuse
 from ._errors import StageValidationError
 from ._limits import check_limits
 from ._retry import RetryPolicy
@@ -67,6 +67,8 @@ def _check_tasks(stage: Stage, attribute: Any, tasks: object) -> None:
                 task,
                 "It is a generator function: collect what it yields and return that.",
             )
+        if stage.unpack_args is not True:
+            check_takes(owner, f"tasks[{index}]", task, "value")
 
 
 def _check_retry(stage: Stage, attribute: Any, retry: object) -> None:
@@ -86,7 +88,12 @@ def _check_wait(stage: Stage, attribute: Any, wait: object) -> None:
 
 
 def _check_callback(stage: Stage, attribute: Any, callback: object) -> None:
-    check_callback(_owner(stage), attribute.name, callback)
+    names = ("item_id", "error" if attribute.name == "on_failure" else "value", "payload")
+    check_callback(_owner(stage), attribute.name, callback, *names)
+
+
+def _check_skip_if(stage: Stage, attribute: Any, skip_if: object) -> None:
+    check_callback(_owner(stage), attribute.name, skip_if, "value")
 
 
 def _check_flag(stage: Stage, attribute: Any, flag: object) -> None:
@@ -184,7 +191,7 @@ class Stage:
     on_failure: Callback | None = field(default=None, validator=_check_callback, kw_only=True)
     on_skip: Callback | None = field(default=None, validator=_check_callback, kw_only=True)
     skip_if: Callable[[Any], Any] | None = field(
-        default=None, validator=_check_callback, kw_only=True
+        default=None, validator=_check_skip_if, kw_only=True
     )
     unpack_args: bool = field(default=False, validator=_check_flag, kw_only=True)
     queue_capacity: int | float | None = field(

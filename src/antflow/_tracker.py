@@ -66,16 +66,17 @@ class StatusTracker:
         if not isinstance(history, bool):
             check_whole("StatusTracker", "history", history, at_least=1)
         self._memory = Subscription(self._remember, "the memory of a StatusTracker")
-        self._on_status_change = _subscription("on_status_change", on_status_change)
+        self._on_status_change = _subscription("on_status_change", on_status_change, "event")
         self._on_task = {
-            "start": _subscription("on_task_start", on_task_start),
-            "complete": _subscription("on_task_complete", on_task_complete),
-            "retry": _subscription("on_task_retry", on_task_retry),
-            "fail": _subscription("on_task_fail", on_task_fail),
+            "start": _subscription("on_task_start", on_task_start, "event"),
+            "complete": _subscription("on_task_complete", on_task_complete, "event"),
+            "retry": _subscription("on_task_retry", on_task_retry, "event"),
+            "fail": _subscription("on_task_fail", on_task_fail, "event"),
         }
-        self.on_success = _subscription("on_success", on_success)
-        self.on_failure = _subscription("on_failure", on_failure)
+        self.on_success = _subscription("on_success", on_success, "item_id", "value", "payload")
+        self.on_failure = _subscription("on_failure", on_failure, "item_id", "error", "payload")
         self._length = None if history is True else int(history)
+        self._of_stages: list[Subscription] = []
         self.clear()
 
     def clear(self) -> None:
@@ -92,15 +93,24 @@ class StatusTracker:
         if any(self._on_task.values()):
             bus.subscribe(TaskEvent, self._pass_on)
 
+    def count_errors_of(self, subscription: Subscription) -> None:
+        """Add the errors of *subscription* to `callback_errors`; `Pipeline` does it for stages'."""
+        self._of_stages.append(subscription)
+
     @property
     def callback_errors(self) -> int:
-        """How often a callback of this tracker raised, or an id that breaks when it is compared."""
+        """
+        How often a callback raised, of this tracker or of a stage of its pipelines.
+
+        An id that raises when it is compared counts, too.
+        """
         subscriptions = (
             self._memory,
             self._on_status_change,
             self.on_success,
             self.on_failure,
             *self._on_task.values(),
+            *self._of_stages,
         )
         return sum(item.errors for item in subscriptions if item is not None)
 
@@ -163,8 +173,8 @@ class StatusTracker:
         return None if subscription is None else subscription.notify(event)
 
 
-def _subscription(name: str, callback: Callback | None) -> Subscription | None:
-    check_callback("StatusTracker", name, callback)
+def _subscription(name: str, callback: Callback | None, *arguments: str) -> Subscription | None:
+    check_callback("StatusTracker", name, callback, *arguments)
     if callback is None:
         return None
     return Subscription(callback, f"{name} callback {handler_name(callback)!r}")
