@@ -46,6 +46,19 @@ async def test_the_first_signal_finishes_what_was_read(number: signal.Signals) -
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
 
 
+async def test_signals_are_heeded_before_the_source_is_read() -> None:
+    """The first thing that a run does may be interrupted already."""
+
+    def source() -> Any:
+        signal.raise_signal(signal.SIGTERM)
+        yield from itertools.count()
+
+    for _ in range(20):  # Which task of a run is first is up to the schedule.
+        pipeline = Pipeline([Stage("A", 2, [same])])
+        results = await pipeline.run(source(), handle_signals=True)
+        assert results.values == list(range(len(results)))
+
+
 async def test_the_second_signal_ends_the_run() -> None:
     cancelled = []
 

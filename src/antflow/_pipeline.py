@@ -137,7 +137,7 @@ class Pipeline(Observable):
         run.finish()
         if handle_signals:
             async with hosting() as group:
-                group.start_soon(heed_signals, run)
+                await group.start(heed_signals, run)
                 await run.conduct()
                 group.cancel_scope.cancel()
         else:

@@ -7,7 +7,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from anyio import open_signal_receiver, sleep_forever
+from anyio import TASK_STATUS_IGNORED, open_signal_receiver, sleep_forever
+from anyio.abc import TaskStatus
 
 from ._errors import PipelineError
 from ._run import Run
@@ -42,9 +43,10 @@ def _handlers_kept() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-async def heed_signals(run: Run) -> None:
+async def heed_signals(run: Run, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
     """Drain *run* at the first SIGINT or SIGTERM, cancel it at the second."""
     with _handlers_kept(), open_signal_receiver(*_SIGNALS) as signals:
+        task_status.started()
         await anext(signals)
         run.drain()
         await anext(signals)
