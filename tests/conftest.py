@@ -8,7 +8,7 @@ import pytest
 import stamina
 from hypothesis import HealthCheck, settings
 
-from virtual_time import virtual_backends
+from antflow.testing import backends as virtual_backends
 
 # Deadlines measure the machine, and the fixtures that hypothesis warns of are the backend's name.
 settings.register_profile(
@@ -19,9 +19,12 @@ settings.register_profile(
 )
 settings.load_profile("antflow")
 
-BACKENDS: dict[str, tuple[str, dict[str, Any]]] = {"asyncio": ("asyncio", {}), "trio": ("trio", {})}
+BACKENDS = [
+    pytest.param(("asyncio", {}), id="asyncio"),
+    pytest.param(("trio", {}), id="trio"),
+]
 if find_spec("uvloop"):
-    BACKENDS["uvloop"] = ("asyncio", {"use_uvloop": True})
+    BACKENDS.append(pytest.param(("asyncio", {"use_uvloop": True}), id="uvloop"))
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -32,9 +35,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run each async test on all backends, or, where time matters, on those with virtual time."""
     if "anyio_backend" in metafunc.fixturenames:
         virtual = metafunc.definition.get_closest_marker("virtual_time")
-        backends = virtual_backends() if virtual else BACKENDS
         metafunc.parametrize(
-            "anyio_backend", list(backends.values()), ids=list(backends), indirect=True
+            "anyio_backend", virtual_backends() if virtual else BACKENDS, indirect=True
         )
 
 

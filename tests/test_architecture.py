@@ -41,6 +41,17 @@ def imports(module: str) -> tuple[set[str], set[str]]:
     return ours, others
 
 
+TESTING = SOURCE / "testing"
+TESTING_ORDER = [
+    "_waiting",
+    "_clock",
+    "_schedule",
+    "_asyncio_loop",
+    "_trio_queue",
+    "_explore",
+]
+
+
 def floor_of(module: str) -> str:
     return next(floor for floor, modules in FLOORS.items() if module in modules)
 

@@ -229,7 +229,7 @@ class TestTimeout:
             if anyio_backend_name == "trio":
                 trio.lowlevel.current_clock().jump(9)
             else:
-                asyncio.get_running_loop().now += 9  # type: ignore[attr-defined]
+                asyncio.get_running_loop().jump(9)  # type: ignore[attr-defined]
             return value
 
         results = await run([compute], [1], task_timeout=5)
