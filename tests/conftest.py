@@ -28,6 +28,7 @@ if find_spec("uvloop"):
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "row(number, title): belongs to the catalogue of faults")
     config.addinivalue_line("markers", "virtual_time: the test runs on clocks that jump")
 
 
