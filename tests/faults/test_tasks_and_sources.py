@@ -17,14 +17,14 @@ workers = st.integers(1, 3)
 capacities = st.integers(0, 2)
 
 
-class Odd(Exception):
+class OddError(Exception):
     """What the tasks here raise for odd values."""
 
 
 async def refuse_odd(value: int) -> int:
     await checkpoint()
     if value % 2:
-        raise Odd(value)
+        raise OddError(value)
     return value
 
 
@@ -50,7 +50,7 @@ def test_an_item_that_fails_harms_no_other(
             results = await pipeline.run(range(8))
         assert results.values == [0, 2, 4, 6]
         assert sorted(failed.value for failed in results.failures) == [1, 3, 5, 7]
-        assert {failed.error_type for failed in results.failures} == {"Odd"}
+        assert {failed.error_type for failed in results.failures} == {"OddError"}
 
     explore(main, backend=backend, schedule=schedule)
 
@@ -64,16 +64,17 @@ def test_an_error_of_the_source_comes_after_the_results(
     pipeline = Pipeline([Stage("A", 2, [same], queue_capacity=1), Stage("B", 2, [same])])
     taken: list[Any] = []
 
+    async def take_all(items: Any) -> None:
+        async with pipeline.stream(items) as results:
+            async for result in results:
+                taken.append(result.value)
+
     async def main() -> None:
         items = source.awaited() if awaited else iter(source)
+        take = take_all if streams else pipeline.run
         async with no_task_left():
             with pytest.raises(OSError, match="disk") as raised:
-                if streams:
-                    async with pipeline.stream(items) as results:
-                        async for result in results:
-                            taken.append(result.value)
-                else:
-                    await pipeline.run(items)
+                await take(items)
             assert raised.value is source.error
             assert raised.value.__traceback__ is not None
         if not streams:
@@ -195,7 +196,7 @@ def test_a_stage_whose_every_item_fails_neither_locks_nor_grows(
         tried[value] = tried.get(value, 0) + 1
         assert source.read - len(pipeline.failures) <= room
         await checkpoint()
-        raise Odd(value)
+        raise OddError(value)
 
     policy = RetryPolicy(scope="stage", attempts=attempts, wait_initial=wait, wait_jitter=0)
     pipeline = Pipeline(
@@ -222,7 +223,7 @@ def test_a_stage_whose_every_item_fails_neither_locks_nor_grows(
 def test_such_a_stage_can_be_cancelled_at_any_step(backend: str) -> None:
     async def fail(value: int) -> int:
         await checkpoint()
-        raise Odd(value)
+        raise OddError(value)
 
     async def main() -> None:
         policy = RetryPolicy(scope="stage", attempts=2, wait_initial=1, wait_jitter=0)
