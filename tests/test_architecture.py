@@ -15,7 +15,16 @@ SOURCE = Path(antflow.__file__).parent
 # From the ground up. A module imports only what stands before its own floor, or before it on it.
 FLOORS: dict[str, list[str]] = {
     "words": ["_errors", "_items", "_events", "_stats"],
-    "rules": ["_checks", "_callables", "_cancellation", "_retry", "_limits", "_bus", "_tracker"],
+    "rules": [
+        "_checks",
+        "_callables",
+        "_cancellation",
+        "_backend_hints",
+        "_retry",
+        "_limits",
+        "_bus",
+        "_tracker",
+    ],
     "plan": ["_stage", "_source"],
     "hands": ["_worker", "_task_runner", "_state"],
     "path": ["_line", "_entrance", "_sink", "_pool", "_flow", "_feeder"],

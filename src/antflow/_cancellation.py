@@ -5,6 +5,12 @@ from __future__ import annotations
 # A native Task.cancel() is seen by no scope of anyio's: asyncio's own count is its only witness.
 import asyncio
 import math
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
 
 from anyio import current_effective_deadline, get_cancelled_exc_class
 
@@ -23,8 +29,6 @@ def is_failure_of_item(error: BaseException) -> bool:
 
     Everything else ends the run: cancellation proper, KeyboardInterrupt, SystemExit and the like.
 
-    Python 3.10 keeps no count of `Task.cancel()` calls: there, what is in a worker's hands when a
-    loop shuts down is taken for a failed item.
     """
     parts = leaves(error)
     if all(isinstance(part, Exception) for part in parts):
@@ -36,4 +40,44 @@ def is_failure_of_item(error: BaseException) -> bool:
         return False
     if not issubclass(cancelled, asyncio.CancelledError):
         return True
-    return not getattr(asyncio.current_task(), "cancelling", int)()
+    return not _is_cancelled_natively()
+
+
+# The asyncio task that waits for the end of the present run.
+host_task: ContextVar[asyncio.Task[Any] | None] = ContextVar("antflow_host_task", default=None)
+
+
+def present_task() -> asyncio.Task[Any] | None:
+    """Return the present task, on asyncio."""
+    on_asyncio = issubclass(get_cancelled_exc_class(), asyncio.CancelledError)
+    return asyncio.current_task() if on_asyncio else None
+
+
+def _is_cancelled_natively() -> bool:
+    if sys.version_info < (3, 11):
+        # There is no count of `Task.cancel()` calls. A loop that shuts down cancels all tasks at
+        # once, though, so it can be seen of the host of the run, before that had its turn.
+        host: Any = host_task.get()
+        waiter = host._fut_waiter
+        return bool(host._must_cancel or (waiter is not None and waiter.cancelled()))
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+@contextmanager
+def interrupts() -> Iterator[None]:
+    """
+    Let Ctrl-C come out of the block as KeyboardInterrupt, where asyncio makes a cancellation of it.
+
+    `asyncio.run` turns that back at the end, from Python 3.11 on. The runner with which anyio
+    stands in for it on 3.10 does not.
+    """
+    try:
+        yield
+    except asyncio.CancelledError:
+        if sys.version_info < (3, 11):
+            handler = signal.getsignal(signal.SIGINT)
+            runner = getattr(getattr(handler, "func", None), "__self__", None)
+            if getattr(runner, "_interrupt_count", 0):
+                raise KeyboardInterrupt from None
+        raise

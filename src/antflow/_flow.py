@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable
+from contextvars import Context, copy_context
 from time import perf_counter, time
 from typing import Any
 
@@ -10,6 +11,7 @@ from anyio import EndOfStream, WouldBlock
 from anyio.lowlevel import checkpoint
 from attrs import evolve
 
+from ._backend_hints import add_backend_hint
 from ._bus import Subscription
 from ._errors import describe_error
 from ._events import Status, StatusEvent
@@ -33,6 +35,8 @@ async def work(pool: Pool, worker: Worker) -> None:
     """
     bus, hooks, following, places = pool.bus, pool.hooks, pool.following, pool.places
     state, receive, sink = pool.state, pool.receive, pool.sink
+    context = copy_context()
+    end = pool.leave
     turn = 0
     while not state.stopped:
         try:
@@ -97,6 +101,12 @@ async def work(pool: Pool, worker: Worker) -> None:
 
         # A worker that waits holds no item, and what it held is free (see TaskRunner.run).
         del record, outcome
+        if copy_context() != context:
+            if not _reset(context):
+                # A variable that was new cannot be unset. A new task does not have it.
+                end = pool.renew
+                break
+            context = copy_context()
         turn += 1
         if turn >= ITEMS_PER_TURN:
             # It is as good as idle: nobody else need be started for its sake.
@@ -106,9 +116,20 @@ async def work(pool: Pool, worker: Worker) -> None:
             finally:
                 pool.idle -= 1
             turn = 0
-    pool.leave(worker)
+    end(worker)
     # The traceback of a failure holds this frame, and through these the frame would hold failures.
-    del pool, following, state
+    del pool, following, state, context, end
+
+
+def _reset(context: Context) -> bool:
+    """Set all context variables to what they are in *context*; return whether that was possible."""
+    for variable in copy_context():
+        if variable not in context:
+            return False
+    for variable, value in context.items():
+        if variable.get() is not value:
+            variable.set(value)
+    return True
 
 
 async def _wait_for_item(pool: Pool) -> Record:
@@ -179,9 +200,11 @@ async def back_off(pool: Pool, worker: Worker, record: Record, failure: Failure)
 
 async def _fail(record: Record, failure: Failure, pool: Pool, worker: Worker) -> None:
     """Write *record* off, tell those who listen, and stop the run if it is one too many."""
+    text = describe_error(failure.error)
+    hint = add_backend_hint(failure.error)
     failed = FailedItem(
         item_id=record.id,
-        error=describe_error(failure.error),
+        error=text if hint is None else f"{text}: {hint}",
         error_type=type(failure.error).__name__,
         stage=pool.stage.name,
         attempts=failure.attempts,

@@ -11,6 +11,7 @@ from attrs import define, field, setters
 
 from ._bus import EventBus, Subscription
 from ._callables import handler_name
+from ._cancellation import interrupts
 from ._checks import check_flag, check_number, check_whole, refuse
 from ._errors import PipelineError, TooManyFailuresError
 from ._host import hosting
@@ -141,7 +142,8 @@ class Pipeline(Observable):
                 await run.conduct()
                 group.cancel_scope.cancel()
         else:
-            await run.conduct()
+            with interrupts():
+                await run.conduct()
         if run.state.stopped:
             return
         if run.interrupted and run.state.unfinished:

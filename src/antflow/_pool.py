@@ -98,6 +98,10 @@ class Pool:
             self.line.join(record)
             self.places.take_back(Ticket(record if record.place is None else record.place))
 
+    def renew(self, worker: Worker) -> None:
+        """Let *worker* go on in a new task."""
+        self.start_worker(self, worker)
+
     def leave(self, worker: Worker) -> None:
         """Strike *worker* off; the last one takes the end of the stream on to the next stage."""
         self.running -= 1

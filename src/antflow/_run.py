@@ -11,6 +11,7 @@ from anyio import CancelScope, Event, create_task_group
 from anyio.abc import TaskGroup
 
 from ._bus import EventBus
+from ._cancellation import host_task, present_task
 from ._entrance import open_entrance
 from ._errors import PipelineError
 from ._feeder import Feeder
@@ -88,6 +89,7 @@ class Run:
         self._scope = CancelScope()
         self._group: TaskGroup
         self._context = Context()
+        self._host: Any = None
         self._pools: list[Pool] = []
         self._feeders: set[Feeder] = set()
         # How many calls of `feed()` wait for the pools to be there.
@@ -109,6 +111,7 @@ class Run:
                 if there are several, in one flat group.
         """
         fatal: list[BaseException] = []
+        self._host = present_task()
         try:
             with self._scope:
                 async with create_task_group() as self._group:
@@ -124,6 +127,7 @@ class Run:
             self._pools.clear()
             self._feeders.clear()
             self._context = Context()
+            self._host = None
             self.state.end()
             self.draining = True
             self._wired.set()
@@ -199,6 +203,7 @@ class Run:
     def _context_inside(self) -> Context:
         context = copy_context()
         context.run(_present_runs.set, (*_present_runs.get(), self))
+        context.run(host_task.set, self._host)
         return context
 
     @property

@@ -124,7 +124,7 @@ def test_a_schedule_makes_the_same_run_again(backend: str, schedule: list[Decisi
     again.run(pipeline_run)
     assert again.trace == first.trace
     assert again.decisions == first.decisions
-    assert again.steps == len(again.trace) == first.steps
+    assert again.steps == first.steps <= len(again.trace)
 
 
 @both

@@ -58,7 +58,7 @@ class Exploration:
         max_steps: After so many the run is a `Livelock`.
 
     Attributes:
-        steps: How many steps were made.
+        steps: How many steps were made until the function ended.
         decisions: Those decisions of the schedule whose time came: as a schedule, they make the
             same run again.
         trace: For each step the number of the task that made it.
@@ -87,6 +87,7 @@ class Exploration:
         task_of = task_of_handle if backend == "asyncio" else task_itself
         self._queue = ReadyQueue(task_of, schedule, self._before_step)
         self._next_hook = 0
+        self._ended: int | None = None
         self._scope: CancelScope | None = None
         self._main: asyncio.Task[Any] | None = None
         self._stuck: Deadlock | Livelock | None = None
@@ -95,7 +96,7 @@ class Exploration:
 
     @property
     def steps(self) -> int:
-        return self._queue.steps
+        return self._queue.steps if self._ended is None else self._ended
 
     @property
     def decisions(self) -> list[Decision]:
@@ -122,11 +123,15 @@ class Exploration:
             self._check_queue()
             if self.backend == "asyncio":
                 self._main = asyncio.current_task()
-            with CancelScope() as self._scope:
-                if self.cancelled:
-                    self._scope.cancel()
-                return await function(*args)
-            return None
+            try:
+                with CancelScope() as self._scope:
+                    if self.cancelled:
+                        self._scope.cancel()
+                    return await function(*args)
+                return None
+            finally:
+                # What the loop does to end itself is none of our business.
+                self._ended = self._queue.steps
 
         try:
             return anyio.run(main, backend=self.backend, backend_options=self._options())
@@ -148,7 +153,7 @@ class Exploration:
             )
 
     def _before_step(self, step: int) -> None:
-        if step == self._next_hook:
+        if step == self._next_hook and self._ended is None:
             # Once for each step, although several tasks may be held back before it is made.
             self._next_hook += 1
             hook = self._hooks.get(step)
