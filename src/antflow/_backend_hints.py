@@ -32,6 +32,5 @@ def add_backend_hint(error: BaseException) -> str | None:
         f"Run it on {_OTHER[backend]}, or use anyio in the task: that works on both."
     )
     # Python 3.10 has no add_note(), but what prints exception groups there knows the attribute.
-    notes = getattr(error, "__notes__", [])
-    error.__notes__ = [*notes, note]
+    error.__dict__.setdefault("__notes__", []).append(note)
     return note

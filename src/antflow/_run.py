@@ -83,6 +83,7 @@ class Run:
         self._source_error: BaseException | None = None
         self._finishing = False
         self._wired = Event()
+        self._closing = Event()
         # Set while nothing is under way and nobody feeds; a new one each time that this ends.
         self._quiet = Event()
         # Of the tasks that carry items, and of nothing else: cancelling it hurts no bystander.
@@ -115,6 +116,7 @@ class Run:
         try:
             with self._scope:
                 async with create_task_group() as self._group:
+                    self._group.start_soon(self._keep_open)
                     self._wire()
         except BaseExceptionGroup as errors:
             fatal = fatal_errors(errors)
@@ -129,7 +131,6 @@ class Run:
             self._context = Context()
             self._host = None
             self.state.end()
-            self.draining = True
             self._wired.set()
             self._quiet.set()
             self.ended.set()
@@ -147,6 +148,19 @@ class Run:
                 "were not finished: something outside antflow cancelled a task of the run. Cancel "
                 "the caller of run() instead, or a scope around it."
             )
+
+    async def _keep_open(self) -> None:
+        """
+        Live until the run takes no more input.
+
+        As long as this task lives, the group can be given others. (The host of the group must not
+        await this itself: on asyncio, a cancellation that reaches it there and then once more in
+        the group is given back to the task around, which then counts one too few.)
+        """
+        try:
+            await self._closing.wait()
+        finally:
+            self.draining = True
 
     def _wire(self) -> None:
         """Build the pools from the last stage to the first, and start them."""
@@ -230,6 +244,7 @@ class Run:
         if self._finishing:
             # From here on the end goes from stage to stage: the last worker closes the next one.
             self.draining = True
+            self._closing.set()
             self._pools[0].entrance.close()
 
     # ---- what others may do meanwhile

@@ -108,10 +108,11 @@ def test_ctrl_c_ends_a_program_with_keyboard_interrupt(runner: str, where: str) 
     )
     with process:
         assert process.stdout is not None
+        assert process.stderr is not None
         assert process.stdout.readline() == "begun\n"
         if where == "outside":
             process.send_signal(2)
-        out, err = process.communicate(timeout=60)
+        out, err = process.stdout.read(), process.stderr.read()
     assert out.split("\n") == ["left", "interrupted 0 0 0", ""], err
     if sys.version_info >= (3, 11) or where == "outside":
         # asyncio.run() of 3.10 has a word about each task that ended with a KeyboardInterrupt.
