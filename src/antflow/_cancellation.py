@@ -54,14 +54,15 @@ def present_task() -> asyncio.Task[Any] | None:
 
 
 def _is_cancelled_natively() -> bool:
-    if sys.version_info < (3, 11):
+    if sys.version_info >= (3, 11):
+        task = asyncio.current_task()
+        return task is not None and task.cancelling() > 0
+    else:  # noqa: RET505 - the type checkers read the branch of their version only
         # There is no count of `Task.cancel()` calls. A loop that shuts down cancels all tasks at
         # once, though, so it can be seen of the host of the run, before that had its turn.
         host: Any = host_task.get()
         waiter = host._fut_waiter
         return bool(host._must_cancel or (waiter is not None and waiter.cancelled()))
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
 
 
 @contextmanager

@@ -112,9 +112,10 @@ class Live:
     async def start(self) -> None:
         try:
             await self.pipeline.start()
-        except PipelineError as error:
+        except PipelineError as refusal:
+            if "started already" not in str(refusal):
+                raise
             assert self.fresh or self.feeding
-            assert "started already" in str(error)
         else:
             self.fresh = True
 
