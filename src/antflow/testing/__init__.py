@@ -6,11 +6,11 @@ Needs the extra "testing": ``pip install 'antflow[testing]'``.
 
 from __future__ import annotations
 
-from ._log import Ended as Ended
+from ._entries import Ended as Ended
+from ._entries import Opened as Opened
+from ._entries import Read as Read
+from ._entries import Taken as Taken
 from ._log import EventLog as EventLog
-from ._log import Opened as Opened
-from ._log import Read as Read
-from ._log import Taken as Taken
 from ._promises import assert_promises as assert_promises
 from ._strategies import AsyncSource as AsyncSource
 from ._strategies import DrawnTask as DrawnTask

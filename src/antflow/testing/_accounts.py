@@ -11,8 +11,9 @@ from .._errors import show
 from .._events import StatusEvent
 from .._items import FailedItem, PipelineResult, Results
 from ._broken import broken
+from ._entries import Opened, Read
 from ._keys import key_of
-from ._log import EventLog, Opened, Read
+from ._log import EventLog
 
 P1 = "P1 accounted"
 P2 = "P2 input order"

@@ -10,8 +10,9 @@ from attrs import define, field
 from .._errors import show
 from .._events import StatusEvent
 from ._broken import broken
+from ._entries import Ended, Opened, Read, Taken
 from ._keys import key_of
-from ._log import Ended, EventLog, Opened, Read, Taken
+from ._log import EventLog
 
 P4 = "P4 FIFO"
 P5 = "P5 bounded"

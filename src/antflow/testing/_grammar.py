@@ -8,8 +8,9 @@ from .._callables import task_name
 from .._events import StatusEvent, TaskEvent
 from .._stage import Stage
 from ._broken import broken
+from ._entries import words_of
 from ._keys import key_of
-from ._log import EventLog, words_of
+from ._log import EventLog
 
 P3 = "P3 item order"
 

@@ -12,71 +12,15 @@ from collections.abc import (
 from types import TracebackType
 from typing import Any
 
-from attrs import frozen
-
 from .._bus import Subscription
 from .._checks import refuse
-from .._errors import show
 from .._events import StatusEvent, TaskEvent
 from .._items import DEFAULT_PRIORITY, PipelineResult, make_record
 from .._pipeline import Pipeline
 from .._source import check_items
 from .._stream import ResultStream
+from ._entries import Ended, Entry, Opened, Read, Taken, describe, key_of_entry
 from ._keys import key_of
-
-
-@frozen
-class Opened:
-    """
-    A source that `EventLog.source()` wraps was begun.
-
-    Attributes:
-        source: Its number, from 0.
-    """
-
-    source: int
-
-
-@frozen
-class Read:
-    """
-    An item was read from the source.
-
-    Attributes:
-        item_id: Its id.
-        sequence_id: How many were read before it.
-        source: The number of the source.
-        priority: With which it is fed.
-    """
-
-    item_id: Any
-    sequence_id: int
-    source: int = 0
-    priority: float = DEFAULT_PRIORITY
-
-
-@frozen
-class Ended:
-    """
-    A source that `EventLog.source()` wraps gives no more.
-
-    Attributes:
-        source: The number of the source.
-        early: Whether it was closed, or raised, before its end.
-    """
-
-    source: int
-    early: bool = False
-
-
-@frozen
-class Taken:
-    """A result of a stream was taken by its consumer."""
-
-    result: PipelineResult
-
-
-Entry = StatusEvent | TaskEvent | Opened | Read | Ended | Taken
 
 
 class EventLog:
@@ -166,15 +110,15 @@ class EventLog:
     def of(self, item_id: Any) -> list[Entry]:
         """Return what happened to one item."""
         key = key_of(item_id)
-        return [entry for entry in self.entries if key == _key_of_entry(entry)]
+        return [entry for entry in self.entries if key == key_of_entry(entry)]
 
     def story(self, item_id: Any) -> str:
         """Return what happened to one item as lines of text, numbered as in `entries`."""
         key = key_of(item_id)
         return "\n".join(
-            f"  [{number}] {_describe(entry)}"
+            f"  [{number}] {describe(entry)}"
             for number, entry in enumerate(self.entries)
-            if key == _key_of_entry(entry)
+            if key == key_of_entry(entry)
         )
 
     def source(
@@ -273,28 +217,3 @@ class _Taking:
 
     async def __anext__(self) -> PipelineResult:
         return self._log.take(await anext(self._results))
-
-
-def _key_of_entry(entry: Entry) -> Any:
-    if isinstance(entry, (Opened, Ended)):
-        return None
-    return key_of(entry.result.id if isinstance(entry, Taken) else entry.item_id)
-
-
-def words_of(entry: StatusEvent | TaskEvent) -> str:
-    """Return what tells the events of one item apart."""
-    if isinstance(entry, StatusEvent):
-        return f"{entry.stage}: {entry.status}"
-    return f"{entry.stage}: {entry.event_type} {entry.task_name}, attempt {entry.attempt}"
-
-
-def _describe(entry: Entry) -> str:
-    if isinstance(entry, Read):
-        return f"read as number {entry.sequence_id}"
-    if isinstance(entry, Taken):
-        return f"taken as number {entry.result.sequence_id}"
-    if isinstance(entry, (Opened, Ended)):
-        return f"source {type(entry).__name__.lower()}"
-    error = entry.metadata.get("error") if isinstance(entry, StatusEvent) else entry.error
-    worker = "" if entry.worker is None else f", {entry.worker}"
-    return f"{words_of(entry)}{worker}" + ("" if error is None else f" ({show(error)})")
