@@ -187,21 +187,22 @@ class _Places:
             )
 
     def _check_read_ahead(self, read: Read) -> None:
+        log = self._log
         under_way = self._counts["read"] - self._counts["ended"]
         most = self._room + self._hands
-        came = f"it was read as one of {under_way} that are under way"
-        instead = f"At most {most} should be: workers and queues of all stages, and one per source"
-        if under_way <= most and self._log.buffer_size is not None:
+        what, why = "are under way", "workers and queues of all stages, and one per source"
+        if under_way <= most and log.buffer_size is not None:
             under_way = self._counts["read"] - self._counts["taken"]
-            came = f"it was read as one of {under_way} that the consumer has not taken"
-            if self._log.window is None:
-                most += self._log.buffer_size
-                instead += ", and the buffer of the stream"
+            what = "the consumer has not taken"
+            if log.window is None:
+                most += log.buffer_size
+                why += ", and the buffer of the stream"
             else:
-                most = self._log.window
-                instead = f"At most {most} should be: the window of the stream"
+                most = log.window
+                why = "the window of the stream"
         if under_way > most:
-            broken(P5, self._log, read.item_id, came, instead)
+            came = f"it was read as one of {under_way} that {what}"
+            broken(P5, log, read.item_id, came, f"At most {most} should be: {why}")
 
 
 def check_bounds(log: EventLog) -> None:
