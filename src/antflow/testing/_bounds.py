@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable
+from itertools import takewhile
 
 from attrs import define, field
 
@@ -27,9 +28,9 @@ def check_first_in_first_out(log: EventLog) -> None:
     hands: dict[Hashable, object] = {}
     sent: dict[object, tuple[_Line, Hashable]] = {}
     for now, entry in enumerate(log.entries):
-        if isinstance(entry, (Read, Ended)) and entry.source in sent:
-            line, key = sent.pop(entry.source)
-            line.sure.setdefault(key, now)
+        # A source that is stopped may leave its last item to wait for room.
+        if isinstance(entry, Read) or (isinstance(entry, Ended) and not entry.early):
+            _goes_on(entry.source, sent, now)
         if isinstance(entry, Read):
             key = key_of(entry.item_id)
             priorities[key] = entry.priority
@@ -41,14 +42,19 @@ def check_first_in_first_out(log: EventLog) -> None:
                 line.queued[key] = now
                 sent[hands.get(key)] = line, key
             elif entry.status == "in_progress":
-                if entry.worker in sent:
-                    before, other = sent.pop(entry.worker)
-                    before.sure.setdefault(other, now)
+                _goes_on(entry.worker, sent, now)
                 if entry.stage in single:
                     line.start(entry, key, priorities)
                 line.queued.pop(key, None)
             elif entry.status in ("completed", "skipped"):
                 hands[key] = entry.worker
+
+
+def _goes_on(hand: object, sent: dict[object, tuple[_Line, Hashable]], now: int) -> None:
+    """What *hand* has sent is in its line by now."""
+    if hand in sent:
+        line, key = sent.pop(hand)
+        line.sure.setdefault(key, now)
 
 
 @define(eq=False)
@@ -75,9 +81,7 @@ class _Line:
         if key not in self.queued:
             return
         arrival = self.queued[key]
-        for other in self.queued:
-            if other == key:
-                return
+        for other in takewhile(lambda other: other != key, self.queued):
             same = priorities.get(other) == priorities.get(key)
             if same and self.sure.get(other, arrival) < arrival:
                 first = self.log.entries[self.queued[other]]

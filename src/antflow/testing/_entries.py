@@ -64,13 +64,13 @@ class Taken:
     result: PipelineResult
 
 
-Entry = StatusEvent | TaskEvent | Opened | Read | Ended | Taken
+# About an item, and all.
+ItemEntry = StatusEvent | TaskEvent | Read | Taken
+Entry = ItemEntry | Opened | Ended
 
 
-def key_of_entry(entry: Entry) -> Hashable:
-    """Return what stands for the id of the item that *entry* is about, or None."""
-    if isinstance(entry, (Opened, Ended)):
-        return None
+def key_of_entry(entry: ItemEntry) -> Hashable:
+    """Return what stands for the id of the item that *entry* is about."""
     return key_of(entry.result.id if isinstance(entry, Taken) else entry.item_id)
 
 
@@ -81,14 +81,12 @@ def words_of(entry: StatusEvent | TaskEvent) -> str:
     return f"{entry.stage}: {entry.event_type} {entry.task_name}, attempt {entry.attempt}"
 
 
-def describe(entry: Entry) -> str:
+def describe(entry: ItemEntry) -> str:
     """Return *entry* as a line of text."""
     if isinstance(entry, Read):
         return f"read as number {entry.sequence_id}"
     if isinstance(entry, Taken):
         return f"taken as number {entry.result.sequence_id}"
-    if isinstance(entry, (Opened, Ended)):
-        return f"source {type(entry).__name__.lower()}"
     error = entry.metadata.get("error") if isinstance(entry, StatusEvent) else entry.error
     worker = "" if entry.worker is None else f", {entry.worker}"
     return f"{words_of(entry)}{worker}" + ("" if error is None else f" ({show(error)})")

@@ -8,6 +8,7 @@ from collections.abc import (
     AsyncIterator,
     Generator,
     Iterable,
+    Iterator,
 )
 from types import TracebackType
 from typing import Any
@@ -19,7 +20,7 @@ from .._items import DEFAULT_PRIORITY, PipelineResult, make_record
 from .._pipeline import Pipeline
 from .._source import check_items
 from .._stream import ResultStream
-from ._entries import Ended, Entry, Opened, Read, Taken, describe, key_of_entry
+from ._entries import Ended, Entry, ItemEntry, Opened, Read, Taken, describe, key_of_entry
 from ._keys import key_of
 
 
@@ -107,19 +108,21 @@ class EventLog:
         """The task events so far."""
         return [entry for entry in self.entries if isinstance(entry, TaskEvent)]
 
-    def of(self, item_id: Any) -> list[Entry]:
+    def of(self, item_id: Any) -> list[ItemEntry]:
         """Return what happened to one item."""
-        key = key_of(item_id)
-        return [entry for entry in self.entries if key == key_of_entry(entry)]
+        return [entry for _, entry in self._about(item_id)]
 
     def story(self, item_id: Any) -> str:
         """Return what happened to one item as lines of text, numbered as in `entries`."""
-        key = key_of(item_id)
         return "\n".join(
-            f"  [{number}] {describe(entry)}"
-            for number, entry in enumerate(self.entries)
-            if key == key_of_entry(entry)
+            f"  [{number}] {describe(entry)}" for number, entry in self._about(item_id)
         )
+
+    def _about(self, item_id: Any) -> Iterator[tuple[int, ItemEntry]]:
+        key = key_of(item_id)
+        for number, entry in enumerate(self.entries):
+            if not isinstance(entry, (Opened, Ended)) and key == key_of_entry(entry):
+                yield number, entry
 
     def source(
         self,
