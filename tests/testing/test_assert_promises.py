@@ -364,40 +364,6 @@ async def test_runs_keep_the_promises(pipeline: Pipeline, source: Any) -> None:
     assert_promises(log, await pipeline.run(log.source(source)))
 
 
-delays = st.sampled_from([0.0, 0.5, 1.0, 7.0])
-
-
-@pytest.mark.virtual_time
-@given(
-    pipeline=pipelines(),
-    source=sources(),
-    ordered=st.booleans(),
-    buffer_size=st.integers(0, 3),
-    window=st.none() | st.integers(1, 6),
-    leave_after=st.none() | st.integers(1, 20),
-    consumer=delays,
-)
-async def test_streams_keep_the_promises(
-    pipeline: Pipeline,
-    source: Any,
-    ordered: bool,
-    buffer_size: int,
-    window: int | None,
-    leave_after: int | None,
-    consumer: float,
-) -> None:
-    log = EventLog(pipeline)
-    window = window if ordered else None
-    async with pipeline.stream(
-        log.source(source), ordered=ordered, buffer_size=buffer_size, window=window
-    ) as results:
-        async for _ in log.sink(results):
-            await anyio.sleep(consumer)
-            if len(log.taken) == leave_after:
-                break
-    assert_promises(log, complete=leave_after is None)
-
-
 @pytest.mark.virtual_time
 @given(pipeline=pipelines(), source=sources(), patience=st.sampled_from([0.5, 3.0, 20.0]))
 async def test_runs_that_are_cancelled_keep_the_promises(
@@ -407,27 +373,6 @@ async def test_runs_that_are_cancelled_keep_the_promises(
     with anyio.move_on_after(patience):
         await pipeline.run(log.source(source))
     assert_promises(log, pipeline.results, complete=False)
-
-
-@pytest.mark.virtual_time
-@given(
-    pipeline=pipelines(),
-    feeds=st.lists(st.tuples(st.integers(0, 8), delays, st.sampled_from([100, 1])), max_size=4),
-)
-async def test_live_pipelines_keep_the_promises(
-    pipeline: Pipeline, feeds: list[tuple[int, float, int]]
-) -> None:
-    log = EventLog(pipeline)
-
-    async def feed(count: int, after: float, priority: int) -> None:
-        await anyio.sleep(after)
-        items = log.source(range(count), priority=priority)
-        await pipeline.feed(items, pipeline.stages[-1].name if after else None, priority)
-
-    async with pipeline, anyio.create_task_group() as group:
-        for arguments in feeds:
-            group.start_soon(feed, *arguments)
-    assert_promises(log, pipeline.results)
 
 
 async def test_runs_that_are_stopped_keep_the_promises() -> None:
