@@ -26,7 +26,7 @@ from ._keys import key_of
 
 class EventLog:
     """
-    Records what happens in one run of *pipeline*, in order.
+    Records what happens in one run of *pipeline*, in order::
 
         log = EventLog(pipeline)
         results = await pipeline.run(log.source(items))
