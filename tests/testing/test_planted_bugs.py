@@ -1,4 +1,8 @@
-"""Bugs that are put into the engine are found by the check of the promises, on each backend."""
+"""
+Bugs that are put into the engine are found by the check of the promises, on each backend.
+
+Which item shows it first is up to the backend: trio changes the order of its tasks at random.
+"""
 
 from __future__ import annotations
 
@@ -100,12 +104,9 @@ def give_one_more_place_for_each_retry(patch: Patch) -> None:
         (forget_failures, "P1 .*failed, and it did not come out"),
         (deliver_some_results_twice, "P1 .*it came out 2 times"),
         (keep_results_in_order_of_arrival, "P2 .*came out after number"),
-        (
-            publish_after_sending,
-            "P3 .*'A: in_progress' came first. It should have been 'A: queued'",
-        ),
+        (publish_after_sending, "P3 .*: in_progress' came .*It should have been '[AB]: queued'"),
         (let_the_last_go_first, "P4 .*it started before item"),
-        (start_a_worker_too_many, "P5 .*it is in progress as one of"),
+        (start_a_worker_too_many, "P5 .*There should be at most"),
         (forget_the_bounds, "P5 .*items are at the stage"),
         (give_one_more_place_for_each_retry, "P5 .*items are at the stage"),
     ],
