@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ast
+import subprocess
 import sys
 from pathlib import Path
+from types import FunctionType, ModuleType
 
 import pytest
 
 import antflow
+import antflow.testing
 
 SOURCE = Path(antflow.__file__).parent
 
@@ -32,6 +35,27 @@ FLOORS: dict[str, list[str]] = {
     "face": ["_observable", "_stream", "_live", "_signals", "_pipeline"],
     "outside": ["_demo_report", "demo", "__main__"],
 }
+# The outbuilding for users who test: from the ground up, too. Nothing of the house imports it.
+TESTING = [
+    "_waiting",
+    "_clock",
+    "_schedule",
+    "_asyncio_loop",
+    "_trio_queue",
+    "_explore",
+    "_keys",
+    "_tasks",
+    "_entries",
+    "_log",
+    "_broken",
+    "_accounts",
+    "_grammar",
+    "_bounds",
+    "_promises",
+    "_strategies",
+]
+# The rooms of the outbuilding that reach into the two loops themselves.
+LOOPS = {"_waiting", "_clock", "_asyncio_loop", "_trio_queue", "_explore"}
 ORDER = [module for floor in FLOORS.values() for module in floor]
 MODULES = sorted(path.stem for path in SOURCE.glob("*.py") if path.stem != "__init__")
 
@@ -50,15 +74,9 @@ def imports(module: str) -> tuple[set[str], set[str]]:
     return ours, others
 
 
-TESTING = SOURCE / "testing"
-TESTING_ORDER = [
-    "_waiting",
-    "_clock",
-    "_schedule",
-    "_asyncio_loop",
-    "_trio_queue",
-    "_explore",
-]
+def nodes_at_import(module: str) -> list[ast.stmt]:
+    """Return what runs when *module* of the outbuilding is imported, but for its functions."""
+    return ast.parse((SOURCE / "testing" / f"{module}.py").read_text(encoding="utf-8")).body
 
 
 def floor_of(module: str) -> str:
@@ -81,6 +99,37 @@ def test_imports_go_strictly_down(module: str) -> None:
 def test_the_engine_knows_neither_tracker_nor_what_stands_outside(module: str) -> None:
     ours, _ = imports(module)
     assert not ours & {"_tracker", *FLOORS["outside"]}
+
+
+def test_the_plan_of_the_outbuilding_is_complete() -> None:
+    modules = {path.stem for path in (SOURCE / "testing").glob("*.py")} - {"__init__"}
+    assert sorted(TESTING) == sorted(modules)
+
+
+@pytest.mark.parametrize("module", TESTING)
+def test_the_outbuilding_imports_down_and_no_tool_before_it_is_used(module: str) -> None:
+    house: set[str] = set()
+    mates: set[str] = set()
+    others: set[str] = set()
+    for node in nodes_at_import(module):
+        if isinstance(node, ast.ImportFrom):
+            {0: others, 1: mates, 2: house}[node.level].add(str(node.module))
+        elif isinstance(node, ast.Import):
+            others.update(alias.name for alias in node.names)
+    assert house <= set(ORDER) - set(FLOORS["outside"])
+    assert mates <= set(TESTING[: TESTING.index(module)])
+    packages = {name.partition(".")[0] for name in others}
+    standard = set(sys.stdlib_module_names) - {"asyncio"}
+    assert packages - standard <= {"anyio", "attrs"} | (
+        {"asyncio", "trio"} if module in LOOPS else set()
+    )
+
+
+def test_the_house_stands_without_the_tools_of_the_outbuilding() -> None:
+    code = "import sys, antflow; print([n for n in sys.argv[1:] if n in sys.modules])"
+    tools = ["antflow.testing", "hypothesis", "pytest", "trio"]
+    done = subprocess.run([sys.executable, "-c", code, *tools], capture_output=True, text=True)
+    assert done.stdout == "[]\n"
 
 
 @pytest.mark.parametrize("module", ORDER)
@@ -108,17 +157,18 @@ def test_only_the_run_opens_a_task_group_that_carries_items() -> None:
     assert opening == {"_run", "_host"}
 
 
-def test_public_names_are_sorted_complete_and_shown_as_ours() -> None:
-    assert sorted(antflow.__all__) == antflow.__all__
+@pytest.mark.parametrize("package", [antflow, antflow.testing])
+def test_public_names_are_sorted_complete_and_shown_as_ours(package: ModuleType) -> None:
+    assert sorted(package.__all__) == package.__all__
     exported = {
         name
-        for name, value in vars(antflow).items()
-        if isinstance(value, type) and not name.startswith("_")
+        for name, value in vars(package).items()
+        if isinstance(value, (type, FunctionType)) and not name.startswith("_")
     }
-    assert exported == set(antflow.__all__)
-    for name in antflow.__all__:
-        public = getattr(antflow, name)
-        assert public.__module__ == "antflow"
+    assert exported == set(package.__all__)
+    for name in package.__all__:
+        public = getattr(package, name)
+        assert public.__module__ == package.__name__
         assert public.__doc__
         for attribute, value in vars(public).items():
             if callable(value) and not attribute.startswith("_"):

@@ -1,123 +1,49 @@
-"""Promises as properties: hypothesis draws sources, stages, delays and failures."""
+"""Promises as properties: hypothesis draws sources, pipelines, delays and failures."""
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 import anyio
 import pytest
-from attrs import evolve, field, frozen
+from attrs import evolve, frozen
 from hypothesis import given
 from hypothesis import strategies as st
 
-from antflow import Pipeline, RetryPolicy, Stage, StatusEvent, StatusTracker
+from antflow import Pipeline, Stage, StatusEvent
+from antflow.testing import DrawnTask, Ended, EventLog, assert_promises, pipelines
 
 pytestmark = pytest.mark.virtual_time
 
-
-@frozen
-class StagePlan:
-    """A stage, and what its task does with the item at each index, attempt by attempt."""
-
-    workers: int
-    capacity: int
-    scope: Any
-    attempts: int
-    # For item n: how long an attempt takes, and how many attempts fail before one succeeds.
-    delays: list[float]
-    failures: list[int] = field()
-
-
 delays = st.sampled_from([0.0, 0.0, 0.5, 1.0, 7.0])
-
-
-@st.composite
-def plans(draw: st.DrawFn) -> tuple[int, list[StagePlan]]:
-    count = draw(st.integers(0, 25))
-    stages = [
-        StagePlan(
-            workers=draw(st.integers(1, 4)),
-            capacity=draw(st.integers(0, 3)),
-            scope=draw(st.sampled_from(["task", "stage"])),
-            attempts=draw(st.integers(1, 3)),
-            delays=draw(st.lists(delays, min_size=count, max_size=count)),
-            failures=draw(st.lists(st.integers(0, 3), min_size=count, max_size=count)),
-        )
-        for _ in range(draw(st.integers(1, 3)))
-    ]
-    return count, stages
+counts = st.integers(0, 25)
 
 
 class Execution:
-    """Builds the pipeline of a plan, runs it, and keeps count from the outside."""
+    """Listens to a drawn pipeline, and checks its figures at each event and each item read."""
 
-    def __init__(self, count: int, plans: list[StagePlan], *, streams: bool = False) -> None:
-        self.count = count
+    def __init__(self, pipeline: Pipeline, *, streams: bool = False) -> None:
+        self.pipeline = pipeline
         self.streams = streams
-        self.plans = plans
-        self.read = 0
-        self.left = 0
-        self.running: Counter[str] = Counter()
-        self.most_running: Counter[str] = Counter()
-        self.attempts: Counter[tuple[str, int]] = Counter()
-        self.events: defaultdict[int, list[StatusEvent]] = defaultdict(list)
-        self.tracker = StatusTracker(self.note)
-        self.pipeline = Pipeline(
-            [self.stage(f"S{index}", plan) for index, plan in enumerate(plans)],
-            status_tracker=self.tracker,
-        )
+        self.log = EventLog(pipeline)
+        self.books = pipeline.events.subscribe(StatusEvent, self.check_books)
 
-    def stage(self, name: str, plan: StagePlan) -> Stage:
-        async def task(value: int) -> int:
-            self.running[name] += 1
-            self.most_running[name] = max(self.most_running[name], self.running[name])
-            self.attempts[name, value] += 1
-            try:
-                if plan.delays[value]:
-                    await anyio.sleep(plan.delays[value])
-                if self.attempts[name, value] <= plan.failures[value]:
-                    raise ValueError(value)
-            finally:
-                self.running[name] -= 1
-            return value
-
-        policy = RetryPolicy(
-            scope=plan.scope, attempts=plan.attempts, wait_initial=2, wait_max=9, wait_jitter=0
-        )
-        return Stage(name, plan.workers, [task], policy, queue_capacity=plan.capacity)
-
-    def source(self) -> Iterator[int]:
-        room = self.room() + 1
-        for number in range(self.count):
-            self.read += 1
-            assert self.read - self.left <= room
+    def source(self, count: int) -> Iterator[int]:
+        for number in self.log.source(range(count)):
             self.check_books()
             yield number
 
-    def room(self) -> int:
-        """How many items fit into the stages."""
-        return sum(plan.workers + plan.capacity for plan in self.plans)
-
-    def note(self, event: StatusEvent) -> None:
-        self.events[event.item_id].append(event)
-        if event.status == "failed" or (
-            event.status == "completed" and event.stage == f"S{len(self.plans) - 1}"
-        ):
-            self.left += 1
-        self.check_books()
-
-    def check_books(self) -> None:
+    def check_books(self, event: StatusEvent | None = None) -> None:
         """The figures fit together, with each other and with what was seen from outside."""
         stats = self.pipeline.get_stats()
         states = self.pipeline.get_worker_states().values()
         busy = Counter(state.stage for state in states if state.status == "busy")
-        for plan, stage in zip(self.plans, stats.stage_stats.values()):
-            assert stage.in_progress_items == busy[stage.stage_name] <= plan.workers
-            assert 0 <= stats.queue_sizes[stage.stage_name] <= plan.capacity
+        for definition, stage in zip(self.pipeline.stages, stats.stage_stats.values()):
+            assert stage.in_progress_items == busy[stage.stage_name] <= definition.workers
+            assert 0 <= stats.queue_sizes[stage.stage_name] <= definition.capacity
         under_way = sum(
             stage.pending_items + stage.in_progress_items for stage in stats.stage_stats.values()
         )
@@ -127,76 +53,82 @@ class Execution:
         if not self.streams:  # which hand their failures over
             assert stats.items_failed == len(self.pipeline.failures)
 
-    def fails_at(self, value: int) -> int | None:
-        """Work out from the plan in which stage an item fails, if it does."""
-        for index, plan in enumerate(self.plans):
-            if plan.failures[value] >= plan.attempts:
-                return index
+    def fails_at(self, value: int) -> Stage | None:
+        """Work out from what was drawn in which stage an item fails, if it does."""
+        for stage in self.pipeline.stages:
+            if drawn(stage).failures_of(value) >= stage.retry_policy.attempts:
+                return stage
         return None
 
+    def attempts(self, count: int) -> Counter[tuple[str, int]]:
+        """Work out from what was drawn how often each stage tries each item."""
+        attempts: Counter[tuple[str, int]] = Counter()
+        for value in range(count):
+            for stage in self.pipeline.stages:
+                most = stage.retry_policy.attempts
+                attempts[stage.name, value] = min(most, drawn(stage).failures_of(value) + 1)
+                if drawn(stage).failures_of(value) >= most:
+                    break
+        return attempts
 
-@given(plan=plans())
-async def test_p1_p2_each_input_has_one_outcome_and_results_are_in_input_order(
-    plan: tuple[int, list[StagePlan]],
-) -> None:
-    run = Execution(*plan)
-    results = await run.pipeline.run(run.source())
-    good = [value for value in range(run.count) if run.fails_at(value) is None]
+
+def drawn(stage: Stage) -> DrawnTask:
+    (task,) = stage.tasks
+    assert isinstance(task, DrawnTask)
+    return task
+
+
+@given(pipeline=pipelines(), count=counts)
+async def test_p1_to_p5_hold_for_runs_and_the_figures_fit(pipeline: Pipeline, count: int) -> None:
+    run = Execution(pipeline)
+    results = await pipeline.run(run.source(count))
+    assert_promises(run.log, results)
+    good = [value for value in range(count) if run.fails_at(value) is None]
     assert results.values == [result.id for result in results] == good
-    failed = {failure.item_id: failure for failure in results.failures}
-    assert len(failed) == len(results.failures) == run.count - len(good)
-    for value, failure in failed.items():
-        index = run.fails_at(value)
-        assert index is not None
-        assert failure.stage == f"S{index}"
-        assert failure.attempts == run.plans[index].attempts == run.attempts[f"S{index}", value]
-    assert run.tracker.callback_errors == 0
+    assert run.log.read == count == len(results) + len(results.failures)
+    for failure in results.failures:
+        stage = run.fails_at(failure.value)
+        assert stage is not None
+        assert (failure.stage, failure.attempts) == (stage.name, stage.retry_policy.attempts)
+    began = [event for event in run.log.task_events if event.event_type == "start"]
+    assert Counter((event.stage, event.item_id) for event in began) == run.attempts(count)
+    assert run.books.errors == 0
     run.check_books()
 
 
-@given(plan=plans())
-async def test_p3_events_of_an_item_follow_the_grammar(plan: tuple[int, list[StagePlan]]) -> None:
-    run = Execution(*plan)
-    await run.pipeline.run(run.source())
-    assert set(run.events) == set(range(run.count))
-    for value, events in run.events.items():
-        expected = []
-        for index, stage in enumerate(run.plans):
-            fails = run.fails_at(value) == index
-            again = 0
-            if stage.scope == "stage":
-                again = min(stage.failures[value], stage.attempts - 1)
-            expected += [(f"S{index}", status) for status in ("queued", "in_progress")]
-            expected += [(f"S{index}", status) for status in ("retrying", "in_progress")] * again
-            expected.append((f"S{index}", "failed" if fails else "completed"))
-            if fails:
-                break
-        assert [(event.stage, event.status) for event in events] == expected
+@given(pipeline=pipelines(), count=counts)
+async def test_p5_no_more_than_workers_run(pipeline: Pipeline, count: int) -> None:
+    """Counted in the tasks themselves, whatever the events say."""
+    running: Counter[str] = Counter()
 
+    def counted(stage: Stage) -> Stage:
+        async def task(value: int) -> Any:
+            running[stage.name] += 1
+            try:
+                assert running[stage.name] <= stage.workers
+                return await drawn(stage)(value)
+            finally:
+                running[stage.name] -= 1
 
-@given(plan=plans())
-async def test_p5_no_more_than_workers_run_and_no_more_than_there_is_room_for_is_read(
-    plan: tuple[int, list[StagePlan]],
-) -> None:
-    """What was read ahead is checked in `Execution.source`, queues and books at each event."""
-    run = Execution(*plan)
-    results = await run.pipeline.run(run.source())
-    assert run.read == run.count == len(results) + len(results.failures)
-    for index, stage in enumerate(run.plans):
-        assert run.most_running[f"S{index}"] <= stage.workers
-    assert run.tracker.callback_errors == 0
+        return evolve(stage, tasks=[task])
+
+    results = await Pipeline([counted(stage) for stage in pipeline.stages]).run(range(count))
+    assert not [failure for failure in results.failures if failure.error_type == "AssertionError"]
+    assert not any(running.values())
 
 
 @given(
-    plan=plans(),
+    pipeline=pipelines(),
+    count=counts,
     ordered=st.booleans(),
     buffer_size=st.integers(0, 4),
     window=st.none() | st.integers(1, 6),
     leave_after=st.none() | st.integers(0, 20),
     consumer=st.lists(delays, min_size=1, max_size=5),
 )
-async def test_p1_p2_p5_hold_for_streams_wherever_they_are_left(
-    plan: tuple[int, list[StagePlan]],
+async def test_p1_to_p5_hold_for_streams_wherever_they_are_left(
+    pipeline: Pipeline,
+    count: int,
     ordered: bool,
     buffer_size: int,
     window: int | None,
@@ -204,43 +136,31 @@ async def test_p1_p2_p5_hold_for_streams_wherever_they_are_left(
     consumer: list[float],
 ) -> None:
     """Counted from both sides: what was read from the source, and what came out."""
-    run = Execution(*plan, streams=True)
-    window = window if ordered else None
-    most = run.room() if window is None else window
-    if not ordered:
-        most += buffer_size + 1
-    read = 0
-    closed = False
-    taken: list[int] = []
-
-    def source() -> Iterator[int]:
-        nonlocal read, closed
-        try:
-            for number in range(run.count):
-                read += 1
-                assert read - len(taken) <= most
-                yield number
-        finally:
-            closed = True
-
-    stream = run.pipeline.stream(source(), ordered=ordered, buffer_size=buffer_size, window=window)
+    run = Execution(pipeline, streams=True)
+    stream = pipeline.stream(
+        run.source(count),
+        ordered=ordered,
+        buffer_size=buffer_size,
+        window=window if ordered else None,
+    )
+    taken = 0
     async with stream as results:
-        async for result in results:
-            taken.append(result.sequence_id)
+        async for result in run.log.sink(results):
+            taken += 1
             assert result.value == result.id == result.sequence_id
             assert result.is_success == (run.fails_at(result.sequence_id) is None)
-            if leave_after is not None and len(taken) > leave_after:
+            if leave_after is not None and taken > leave_after:
                 break
-            await anyio.sleep(consumer[len(taken) % len(consumer)])
-    assert closed or not read
-    assert len(set(taken)) == len(taken)
+            await anyio.sleep(consumer[taken % len(consumer)])
+    to_the_end = leave_after is None or leave_after >= count
+    assert_promises(run.log, complete=to_the_end)
+    if to_the_end:
+        assert len(run.log.taken) == run.log.read == count
     if ordered:
-        assert taken == list(range(len(taken)))
-    if leave_after is None or leave_after >= run.count:
-        assert sorted(taken) == list(range(run.count))
-    assert run.tracker.callback_errors == 0
-    assert sum(run.running.values()) == 0
-    assert run.pipeline.get_stats().items_in_flight == 0
+        assert [result.id for result in run.log.taken] == list(range(taken))
+    assert not run.log.read or any(isinstance(entry, Ended) for entry in run.log.entries)
+    assert run.books.errors == 0
+    assert pipeline.get_stats().items_in_flight == 0
 
 
 @given(
@@ -290,45 +210,20 @@ feeds = st.builds(
 )
 
 
-@given(plan=plans(), feed_plans=st.lists(feeds, max_size=6), join_after=delays)
-async def test_p1_holds_for_live_pipelines_however_they_are_fed(
-    plan: tuple[int, list[StagePlan]], feed_plans: list[FeedPlan], join_after: float
+@given(pipeline=pipelines(), feed_plans=st.lists(feeds, max_size=6), join_after=delays)
+async def test_p1_to_p5_hold_for_live_pipelines_however_they_are_fed(
+    pipeline: Pipeline, feed_plans: list[FeedPlan], join_after: float
 ) -> None:
     """Whatever was read has one outcome, also if the feed was cut short; and join() knows."""
-    _, stages = plan
-    read: list[int] = []
-    numbers = itertools.count()
-    stages = [evolve(stage, delays=[1.0, 0.0, 0.5], failures=[0, 2, 0, 1]) for stage in stages]
-    tried: Counter[tuple[int, int]] = Counter()
-
-    def stage(number: int, plan: StagePlan) -> Stage:
-        async def task(value: int) -> int:
-            tried[number, value] += 1
-            await anyio.sleep(plan.delays[value % 3])
-            if tried[number, value] <= plan.failures[value % 4]:
-                raise ValueError(value)
-            return value
-
-        policy = RetryPolicy(scope=plan.scope, attempts=plan.attempts, wait_initial=1)
-        return Stage(f"S{number}", plan.workers, [task], policy, queue_capacity=plan.capacity)
-
-    def source(count: int) -> Iterator[int]:
-        for _ in range(count):
-            read.append(next(numbers))
-            yield read[-1]
+    log = EventLog(pipeline)
 
     async def feed(plan: FeedPlan) -> None:
         await anyio.sleep(plan.after)
-        target = f"S{min(plan.target, len(stages) - 1)}"
+        target = pipeline.stages[min(plan.target, len(pipeline.stages) - 1)].name
+        items = log.source(range(plan.count), priority=plan.priority)
         with anyio.move_on_after(plan.patience):
-            fed = await pipeline.feed(source(plan.count), target, plan.priority)
+            fed = await pipeline.feed(items, target, plan.priority)
             assert fed == plan.count
-
-    pipeline = Pipeline([stage(number, plan) for number, plan in enumerate(stages)])
-
-    def check() -> None:
-        outcomes = pipeline.results.values + [failed.value for failed in pipeline.failures]
-        assert sorted(outcomes) == sorted(read)
 
     async with pipeline:
         async with anyio.create_task_group() as group:
@@ -337,6 +232,6 @@ async def test_p1_holds_for_live_pipelines_however_they_are_fed(
             await anyio.sleep(join_after)
             await pipeline.join()
         await pipeline.join()
-        check()
-    check()
+        assert_promises(log, pipeline.results)
+    assert_promises(log, pipeline.results)
     assert pipeline.get_stats().items_in_flight == 0

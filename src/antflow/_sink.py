@@ -24,11 +24,14 @@ class ResultSink:
             None for order of arrival.
 
     Attributes:
+        room: As given.
+        window: As given.
         permits: One for each item that may be read from the source, if there is a window.
     """
 
     def __init__(self, room: float, window: int | None) -> None:
-        self._room = room
+        self.room = room
+        self.window = window
         self.permits = None if window is None else Semaphore(window, fast_acquire=True)
         self._ready: deque[PipelineResult] = deque()
         # Behind those that are ready: results whose bringers wait until they are taken.
@@ -58,7 +61,7 @@ class ResultSink:
     def _append(self, result: PipelineResult) -> Event | None:
         self.wake()
         # Who comes later must not pass by those who wait.
-        if len(self._ready) < self._room and not self._brought:
+        if len(self._ready) < self.room and not self._brought:
             self._ready.append(result)
             return None
         taken = Event()

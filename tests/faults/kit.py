@@ -19,7 +19,7 @@ from antflow.testing import Exploration, schedules
 FIGURES = os.environ.get("ANTFLOW_PROOF")
 
 # Each property is tried under so many schedules, on each backend.
-SCHEDULES = 10_000 if FIGURES else 300
+SCHEDULES = 10_000 if FIGURES else int(os.environ.get("ANTFLOW_SCHEDULES", "300"))
 
 both = pytest.mark.parametrize("backend", ["asyncio", "trio"])
 

@@ -16,6 +16,10 @@ except ImportError as error:  # pragma: no cover
 from ._clock import VirtualTimeLoop as VirtualTimeLoop
 from ._clock import backends as backends
 from ._clock import virtual_clock as virtual_clock
+from ._entries import Ended as Ended
+from ._entries import Opened as Opened
+from ._entries import Read as Read
+from ._entries import Taken as Taken
 from ._explore import Deadlock as Deadlock
 from ._explore import Exploration as Exploration
 from ._explore import Livelock as Livelock
@@ -24,25 +28,55 @@ from ._explore import cancel_natively as cancel_natively
 from ._explore import explore as explore
 from ._explore import interrupt as interrupt
 from ._explore import kill as kill
+from ._log import EventLog as EventLog
+from ._promises import assert_promises as assert_promises
 from ._schedule import Decision as Decision
 from ._schedule import random_schedule as random_schedule
 from ._schedule import schedules as schedules
+from ._strategies import AsyncSource as AsyncSource
+from ._strategies import DrawnTask as DrawnTask
+from ._strategies import GeneratorSource as GeneratorSource
+from ._strategies import pipelines as pipelines
+from ._strategies import sources as sources
+from ._strategies import stages as stages
+from ._tasks import failing as failing
+from ._tasks import flaky as flaky
+from ._tasks import slow as slow
 
 del _trio
 
 __all__ = [
+    "AsyncSource",
     "Deadlock",
     "Decision",
+    "DrawnTask",
+    "Ended",
+    "EventLog",
     "Exploration",
+    "GeneratorSource",
     "Livelock",
+    "Opened",
+    "Read",
+    "Taken",
     "VirtualTimeLoop",
+    "assert_promises",
     "backends",
     "cancel",
     "cancel_natively",
     "explore",
+    "failing",
+    "flaky",
     "interrupt",
     "kill",
+    "pipelines",
     "random_schedule",
     "schedules",
+    "slow",
+    "sources",
+    "stages",
     "virtual_clock",
 ]
+
+# Users see `antflow.testing.flaky`, not the room it was built in.
+for _public in [globals()[name] for name in __all__]:
+    _public.__module__ = __name__

@@ -50,6 +50,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         """Leave that of the real clock aside."""
 
     def time(self) -> float:
+        """Return the seconds that have passed on the virtual clock."""
         return self._now
 
     def jump(self, seconds: float) -> None:
@@ -59,12 +60,14 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     def run_in_executor(  # type: ignore[override]
         self, executor: Executor | None, func: Callable[..., Any], *args: Any
     ) -> asyncio.Future[Any]:
+        """Run *func* in a thread; the clock stands still until it has returned."""
         future = super().run_in_executor(executor, func, *args)
         self._in_executors += 1
         future.add_done_callback(self._executed)
         return future
 
     async def shutdown_default_executor(self, *args: Any, **kwargs: Any) -> None:
+        """Wait for the threads; the clock stands still until they have ended."""
         # A thread sees to that, too.
         self._in_executors += 1
         await super().shutdown_default_executor(*args, **kwargs)
