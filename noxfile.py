@@ -134,3 +134,4 @@ def bench(session: nox.Session) -> None:
     session.run("python", "benchmarks/overhead.py", *session.posargs)
     if not session.posargs:
         session.run("python", "benchmarks/memory.py")
+        session.run("python", "benchmarks/cancel.py")

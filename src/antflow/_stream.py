@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 
+from anyio import CancelScope
 from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
 
@@ -142,8 +143,9 @@ class ResultStream(Observable):
         """Cancel what runs, and wait for its end. It does no harm to call it twice, or early."""
         self._closed = True
         if self._begun:
-            self._run.cancel()
-            await self._run.ended.wait()
+            # Whoever closes it may be cancelled already, and must leave no task behind.
+            with CancelScope(shield=True):
+                await self._run.shutdown(drain=False)
 
     async def shutdown(self, *, drain: bool = True) -> None:
         """

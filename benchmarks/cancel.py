@@ -1,0 +1,103 @@
+"""
+What cancelling a run of busy workers costs, beside cancelling a bare task group of sleepers.
+
+All workers sleep for ever when a scope around is cancelled; the CPU time from the cancellation to
+the end of the run is compared with that of as many tasks in a task group of anyio's. Rounds are
+interleaved, and each round sets up anew, which is not measured.
+
+    python benchmarks/cancel.py [--workers N] [--rounds N]
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import statistics
+import time
+from collections.abc import Awaitable, Callable
+from importlib.util import find_spec
+from typing import Any
+
+import anyio
+
+from antflow import Pipeline, Stage
+
+BOUND = 2.0  # times what the bare task group takes
+Body = Callable[[int, Callable[[], Awaitable[None]]], Awaitable[Any]]
+
+
+async def task_group(workers: int, sleep: Callable[[], Awaitable[None]]) -> None:
+    async with anyio.create_task_group() as group:
+        for _ in range(workers):
+            group.start_soon(sleep)
+
+
+async def pipeline(workers: int, sleep: Callable[[], Awaitable[None]]) -> None:
+    async def task(value: int) -> None:
+        await sleep()
+
+    await Pipeline([Stage("A", workers, [task])]).run(range(2 * workers))
+
+
+def measure(body: Body, workers: int, backend: dict[str, Any]) -> float:
+    """Return the CPU seconds from the cancellation of *workers* sleepers to the end of *body*."""
+
+    async def main() -> float:
+        asleep = 0
+        all_asleep = anyio.Event()
+        begun = 0.0
+
+        async def sleep() -> None:
+            nonlocal asleep
+            asleep += 1
+            if asleep == workers:
+                all_asleep.set()
+            await anyio.sleep_forever()
+
+        async def cancel(scope: anyio.CancelScope) -> None:
+            nonlocal begun
+            await all_asleep.wait()
+            await anyio.lowlevel.checkpoint()
+            gc.collect()
+            begun = time.process_time()
+            scope.cancel()
+
+        async with anyio.create_task_group() as group:
+            with anyio.CancelScope() as scope:
+                group.start_soon(cancel, scope)
+                await body(workers, sleep)
+            assert scope.cancelled_caught
+            ended = time.process_time()
+        return ended - begun
+
+    return anyio.run(main, **backend)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="What cancelling busy workers costs.")
+    parser.add_argument("--workers", type=int, default=1_000)
+    parser.add_argument("--rounds", type=int, default=15)
+    arguments = parser.parse_args()
+    backends: dict[str, dict[str, Any]] = {"asyncio": {"backend": "asyncio"}}
+    if find_spec("uvloop"):
+        backends["uvloop"] = {"backend": "asyncio", "backend_options": {"use_uvloop": True}}
+    if find_spec("trio"):
+        backends["trio"] = {"backend": "trio"}
+    times: dict[tuple[str, str], list[float]] = {}
+    for _ in range(arguments.rounds):
+        for name, backend in backends.items():
+            for body in (task_group, pipeline):
+                spent = measure(body, arguments.workers, backend)
+                times.setdefault((name, body.__name__), []).append(spent)
+    print(f"{arguments.workers:,} busy workers are cancelled: CPU ms, medians\n")
+    print("| backend | bare task group | antflow | ratio | asked |")
+    print("|---|---|---|---|---|")
+    for name in backends:
+        bare, ours = (statistics.median(times[name, body]) for body in ("task_group", "pipeline"))
+        print(
+            f"| {name} | {bare * 1e3:.1f} | {ours * 1e3:.1f} | {ours / bare:.2f} | <= {BOUND:g} |"
+        )
+
+
+if __name__ == "__main__":
+    main()
