@@ -109,6 +109,18 @@ def tests(session: nox.Session) -> None:
     run_tests(session, *dependency_group("tests"), schedules=schedules)
 
 
+@nox.session(default=False)
+def proof(session: nox.Session) -> None:
+    """Try the catalogue of faults under 10,000 schedules each, and write docs/proof.md (slow)."""
+    session.install("pip")
+    session.install(build_wheel(session), *dependency_group("tests"))
+    figures = Path(session.create_tmp()).resolve() / "figures.json"
+    words = ("-o", "faulthandler_timeout=3600", "tests/faults", *session.posargs)
+    session.run("pytest", *words, env={"ANTFLOW_PROOF": str(figures)})
+    if not session.posargs:
+        session.run("python", "docs/write_proof.py", str(figures), "docs/proof.md")
+
+
 @nox.session
 def lowest(session: nox.Session) -> None:
     """Test the built wheel against the lowest versions that it allows."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +24,15 @@ def _figures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
         yield
         return
     number, title = marker.args
-    entry = _rows.setdefault(number, {"title": title, "tests": {}})
+    entry = _rows.setdefault(number, {"title": title, "tests": {}, "figures": {}})
     name = request.node.originalname
-    figures = entry["tests"].setdefault(name, {"cases": 0, "runs": 0, "steps": 0, "seconds": 0.0})
+    figures = entry["tests"].setdefault(
+        name, {"cases": 0, "runs": {"asyncio": 0, "trio": 0}, "steps": 0, "seconds": 0.0}
+    )
     run = Exploration.run
 
     def counted(self: Exploration, *args: Any) -> Any:
-        figures["runs"] += 1
+        figures["runs"][self.backend] += 1
         try:
             return run(self, *args)
         finally:
@@ -43,6 +45,14 @@ def _figures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     figures["seconds"] += time.perf_counter() - began
     # What was left behind says so now, in the test that left it.
     gc.collect()
+
+
+@pytest.fixture
+def note_figure(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
+    """Give a function that keeps a figure of the test's row, for the same table: name and value."""
+    number, _ = request.node.get_closest_marker("row").args
+    figures: dict[str, str] = _rows[number]["figures"]
+    return figures.__setitem__
 
 
 def pytest_sessionfinish() -> None:
