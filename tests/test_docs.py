@@ -8,6 +8,8 @@ import inspect
 import io
 import logging
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,7 @@ def promised_output(block: str) -> list[str]:
 
 
 def test_there_are_chapters() -> None:
-    assert len(CHAPTERS) == 10
+    assert len(CHAPTERS) == 11
 
 
 @pytest.mark.virtual_time
@@ -54,3 +56,19 @@ async def test_each_block_of_the_guide_works(chapter: Path) -> None:
             assert printed.getvalue().splitlines() == promised_output(block), where
     finally:
         logging.getLogger("antflow").setLevel(logging.NOTSET)
+
+
+def test_the_tests_of_the_guide_pass(tmp_path: Path) -> None:
+    """They stand in the chapter as a user would have them in a file of his own."""
+    blocks = [block for _, block in code_blocks(DOCS / "guide" / "testing.md")]
+    file = tmp_path / "test_mine.py"
+    file.write_text("\n\n".join(blocks), encoding="utf-8")
+    ran = subprocess.run(
+        [sys.executable, "-W", "error", "-m", "pytest", "-q", "-p", "no:cacheprovider", file.name],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "14 passed, 2 xfailed" in ran.stdout
