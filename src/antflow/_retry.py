@@ -12,7 +12,7 @@ from attrs import field, frozen
 
 from ._callables import handler_name, is_async
 from ._checks import check_number, check_takes, check_whole, refuse
-from ._errors import show
+from ._errors import leaves, show
 
 BackoffHook = Callable[[Exception], "bool | float | dt.timedelta"]
 
@@ -94,9 +94,10 @@ class RetryPolicy:
         scope: ``"task"`` tries each task by itself again; ``"stage"`` puts the item back into the
             queue of its stage, where it begins with the first task again.
         attempts: How often in all, the first time included. At least 1.
-        on: Exception class or tuple of classes, or a hook: it is given the exception and returns
-            True (try again), False (give up), or the seconds to wait as a number or timedelta,
-            instead of the formula above: for servers that send Retry-After.
+        on: Exception class or tuple of classes, which hold for a group if they do for each of its
+            exceptions; or a hook: it is given the exception and returns True (try again), False
+            (give up), or the seconds to wait as a number or timedelta, instead of the formula
+            above: for servers that send Retry-After.
         wait_initial: Seconds before the second attempt.
         wait_max: No wait from the formula is longer than this many seconds.
         wait_jitter: Up to this many random seconds are added.
@@ -140,7 +141,9 @@ class RetryPolicy:
             TypeError: The hook returned something else.
         """
         if isinstance(self.on, (type, tuple)):
-            return isinstance(error, self.on)
+            return isinstance(error, self.on) or all(
+                isinstance(leaf, self.on) for leaf in leaves(error)
+            )
         verdict: object = self.on(error)
         if isinstance(verdict, bool):
             return verdict
