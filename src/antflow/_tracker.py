@@ -9,7 +9,6 @@ from typing import Any, get_args
 from ._bus import EventBus, Subscription
 from ._callables import handler_name
 from ._checks import check_callback, check_whole
-from ._errors import show
 from ._events import Status, StatusEvent, TaskEvent
 from ._items import FailedItem
 from ._limits import check_limits
@@ -181,9 +180,16 @@ def _subscription(name: str, callback: Callback | None, *arguments: str) -> Subs
 
 
 def _key(item_id: Any) -> Any:
-    """Return what *item_id* is filed under: itself, or its text if it cannot be hashed."""
+    """
+    Return what *item_id* is filed under: itself, or its whole text if it cannot be hashed.
+
+    What has no text either is told by its identity: the event that is filed keeps it alive.
+    """
     try:
         hash(item_id)
-    except TypeError:
-        return (_key, show(item_id))
+    except Exception:
+        try:
+            return _key, repr(item_id)
+        except Exception:
+            return _key, id(item_id)
     return item_id
