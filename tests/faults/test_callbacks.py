@@ -173,6 +173,57 @@ def test_callbacks_that_raise_are_counted_and_harm_no_item(
     assert logged == {f"the callback {slot}": 1 + (slot == "stage_success") for slot in raises}
 
 
+class EmptyError(Exception):
+    """Counts as false."""
+
+    def __len__(self) -> int:
+        return 0
+
+
+class UndecidedError(Exception):
+    """Counts neither as true nor as false."""
+
+    def __bool__(self) -> bool:
+        raise OddError("no truth")
+
+
+class Records(logging.Handler):
+    """Keeps what is logged, and does nothing to it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.kept.append(record)
+
+
+@row(18, COUNTED)
+@pytest.mark.parametrize("kind", [EmptyError, UndecidedError])
+async def test_an_error_of_a_callback_is_logged_whatever_its_truth(
+    kind: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    errors: list[Exception] = []
+
+    def broken(*args: Any) -> None:
+        errors.append(kind())
+        raise errors[-1]
+
+    records = Records()
+    logger = logging.getLogger("antflow")
+    monkeypatch.setattr(logger, "handlers", [records])
+    # How others format it is their own business.
+    monkeypatch.setattr(logger, "propagate", False)
+    tracker = StatusTracker(on_success=broken)
+    pipeline = Pipeline([Stage("A", 2, [same])], status_tracker=tracker)
+    assert (await pipeline.run(range(5))).values == list(range(5))
+    assert tracker.callback_errors == len(errors) == 5
+    (record,) = records.kept
+    assert record.exc_info is not None
+    assert record.exc_info[1] is errors[0]
+    assert record.exc_info[2] is not None
+
+
 class Fatal(BaseException):
     """What is no failure of an item."""
 
