@@ -7,6 +7,7 @@ import pickle
 import sys
 import weakref
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
 import attrs
@@ -408,6 +409,7 @@ MAKERS: dict[str, Any] = {
     "cyclic": cyclic_error,
     "unpicklable": lambda: UnpicklableError("one", 2),
     "empty": OddError,
+    "frozen": lambda: FrozenError(404),
 }
 TEXTS = {
     "unreadable": "<UnreadableError whose text cannot be read>",
@@ -416,6 +418,7 @@ TEXTS = {
     "cyclic": "round and round",
     "unpicklable": "one and 2",
     "empty": "OddError",
+    "frozen": "404",
 }
 
 
@@ -486,6 +489,31 @@ def test_any_exception_is_a_failure_like_others(
     assert all(error is raised[item_id][-1] for item_id, error in heard)
     assert len(heard) == len(names)
     assert tracker.callback_errors == 0
+
+
+@dataclass(frozen=True)
+class FrozenError(Exception):
+    """Lets nobody set anything."""
+
+    code: int
+
+
+@row(22, ERRORS)
+@pytest.mark.parametrize("scope", ["task", "stage"])
+async def test_a_retry_hook_may_raise_any_exception(scope: Any) -> None:
+    async def fail(value: int) -> None:
+        raise OddError(value)
+
+    def hook(error: Exception) -> bool:
+        raise FrozenError(404)
+
+    stage = Stage("A", 1, [fail], RetryPolicy(scope=scope, on=hook))
+    results = await Pipeline([stage]).run(range(3))
+    for failed in results.failures:
+        assert failed.exception == FrozenError(404)
+        # With its occasion.
+        assert isinstance(failed.exception.__context__, OddError)
+    assert [failed.value for failed in results.failures] == [0, 1, 2]
 
 
 @row(22, ERRORS)
