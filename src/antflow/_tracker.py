@@ -82,7 +82,9 @@ class StatusTracker:
         """Forget all items."""
         self._latest: dict[Any, StatusEvent] = {}
         self._history: dict[Any, deque[StatusEvent]] = {}
-        self._counts: Counter[Status] = Counter()
+        # All are there from the start: what is added to them in one thread, by a run of its own, is
+        # not lost to another, which it could be while the first of a kind is looked up.
+        self._counts: Counter[Status] = Counter(dict.fromkeys(get_args(Status), 0))
 
     def connect(self, bus: EventBus) -> None:
         """Listen to *bus*; `Pipeline` does this for the tracker that it is given."""
