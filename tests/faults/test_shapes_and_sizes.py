@@ -14,7 +14,7 @@ import pytest
 from anyio.lowlevel import checkpoint
 from hypothesis import strategies as st
 
-from antflow import Pipeline, RetryPolicy, Stage, StatusEvent, StatusTracker
+from antflow import Item, Pipeline, RetryPolicy, Stage, StatusEvent, StatusTracker
 from antflow.testing import Decision, EventLog, assert_promises, cancel, explore
 from faults.kit import at_each_step, both, explored, no_task_left, row
 
@@ -305,7 +305,7 @@ def test_runs_of_one_pipeline_overlap_and_nest_and_never_meet(
 def test_one_pipeline_runs_in_two_loops_of_two_threads_at_once(backends: tuple[str, str]) -> None:
     """Each of the two runs, and each of those inside of it, waits for the other one half-way."""
     meeting = threading.Barrier(2)
-    seen: list[tuple[str, str]] = []
+    seen: list[str] = []
 
     async def task(value: tuple[str, int]) -> Any:
         name, number = value
@@ -314,22 +314,26 @@ def test_one_pipeline_runs_in_two_loops_of_two_threads_at_once(backends: tuple[s
             # Stops the whole loop: the other one is in the midst of its run, too.
             meeting.wait(timeout=60)
             if not name.startswith("inside"):
-                inner = await pipeline.run([(f"inside of {name}", each) for each in range(100)])
-                outcomes[f"inside of {name}"] = inner
+                outcomes[f"inside of {name}"] = await pipeline.run(items(f"inside of {name}"))
         if number % 10 == 7:
             raise ValueError(name)
         return value
 
-    def note(event: StatusEvent) -> None:
-        seen.append((event.stage, event.status))
+    def items(name: str) -> list[Item]:
+        return [Item((name, number), id=f"{name}, {number}") for number in range(100)]
 
-    pipeline = Pipeline([Stage("A", 3, [task], task_attempts=1), Stage("B", 2, [same])])
-    pipeline.events.subscribe(StatusEvent, note)
+    def note(event: StatusEvent) -> None:
+        seen.append(event.status)
+        raise ValueError("a callback")
+
+    tracker = StatusTracker(note)
+    pipeline = Pipeline(
+        [Stage("A", 3, [task], task_attempts=1), Stage("B", 2, [same])], status_tracker=tracker
+    )
     outcomes: dict[str, Any] = {}
 
     def run(backend: str, name: str) -> None:
-        items = [(name, number) for number in range(100)]
-        outcomes[name] = anyio.run(pipeline.run, items, backend=backend)
+        outcomes[name] = anyio.run(pipeline.run, items(name), backend=backend)
 
     names = ["first", "second"]
     threads = [
@@ -348,12 +352,15 @@ def test_one_pipeline_runs_in_two_loops_of_two_threads_at_once(backends: tuple[s
             (name, number) for number in range(7, 100, 10)
         ]
     # Each of 90 is queued, in progress and completed twice; each of 10 fails in the first stage.
-    assert Counter(status for _, status in seen) == {
+    assert Counter(seen) == {
         "queued": 4 * 190,
         "in_progress": 4 * 190,
         "completed": 4 * 180,
         "failed": 4 * 10,
     }
+    assert tracker.callback_errors == len(seen)
+    stats = tracker.get_stats()
+    assert (stats["completed"], stats["failed"], sum(stats.values())) == (4 * 90, 4 * 10, 4 * 100)
 
 
 @row(25, AT_ONCE)
