@@ -66,7 +66,9 @@ class Subscription:
             logger.error(
                 "%s raised; the item goes on, and further errors of it are counted, not logged",
                 self.name,
-                exc_info=error,
+                # In a tuple: logging asks for the truth of what it is given, and that of an error
+                # may be anything.
+                exc_info=(type(error), error, error.__traceback__),
             )
 
 

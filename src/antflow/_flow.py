@@ -101,7 +101,12 @@ async def work(pool: Pool, worker: Worker) -> None:
 
         # A worker that waits holds no item, and what it held is free (see TaskRunner.run).
         del record, outcome
-        if copy_context() != context:
+        try:
+            changed = copy_context() != context
+        except Exception:
+            # Values are compared that belong to the user, and some refuse to be: an array does.
+            changed = True
+        if changed:
             if not _reset(context):
                 # A variable that was new cannot be unset. A new task does not have it.
                 end = pool.renew

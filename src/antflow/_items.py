@@ -209,6 +209,8 @@ def make_record(sequence_id: int, item: Any) -> Record:
     if isinstance(item, dict) and "id" in item:
         if "value" not in item:
             return Record(sequence_id, item["id"], item, item, {})
-        metadata = {key: item[key] for key in item if key not in ("id", "value")}
-        return Record(sequence_id, item["id"], item["value"], item["value"], metadata)
+        # Not by comparing the keys, which may be objects that refuse it.
+        metadata = dict(item)
+        item_id, value = metadata.pop("id"), metadata.pop("value")
+        return Record(sequence_id, item_id, value, value, metadata)
     return Record(sequence_id, sequence_id, item, item, {})

@@ -236,7 +236,8 @@ async def _ask(retries: Retries, error: BaseException, attempt: int) -> tuple[bo
         if not is_failure_of_item(hook_error):
             raise
         # The user's retry hook is broken: that is what they must see, with its occasion.
-        hook_error.__context__ = error
+        # Past the error's own class: it may be frozen.
+        BaseException.__setattr__(hook_error, "__context__", error)
         return False, hook_error
 
 

@@ -9,7 +9,6 @@ from typing import Any, get_args
 from ._bus import EventBus, Subscription
 from ._callables import handler_name
 from ._checks import check_callback, check_whole
-from ._errors import show
 from ._events import Status, StatusEvent, TaskEvent
 from ._items import FailedItem
 from ._limits import check_limits
@@ -83,7 +82,9 @@ class StatusTracker:
         """Forget all items."""
         self._latest: dict[Any, StatusEvent] = {}
         self._history: dict[Any, deque[StatusEvent]] = {}
-        self._counts: Counter[Status] = Counter()
+        # All are there from the start: what is added to them in one thread, by a run of its own, is
+        # not lost to another, which it could be while the first of a kind is looked up.
+        self._counts: Counter[Status] = Counter(dict.fromkeys(get_args(Status), 0))
 
     def connect(self, bus: EventBus) -> None:
         """Listen to *bus*; `Pipeline` does this for the tracker that it is given."""
@@ -181,9 +182,16 @@ def _subscription(name: str, callback: Callback | None, *arguments: str) -> Subs
 
 
 def _key(item_id: Any) -> Any:
-    """Return what *item_id* is filed under: itself, or its text if it cannot be hashed."""
+    """
+    Return what *item_id* is filed under: itself, or its whole text if it cannot be hashed.
+
+    What has no text either is told by its identity: the event that is filed keeps it alive.
+    """
     try:
         hash(item_id)
-    except TypeError:
-        return (_key, show(item_id))
+    except Exception:
+        try:
+            return _key, repr(item_id)
+        except Exception:
+            return _key, id(item_id)
     return item_id

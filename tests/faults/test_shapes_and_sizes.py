@@ -1,0 +1,384 @@
+"""Rows 23 to 25 and 29: nothing to do, much to do, several runs at once, and what it costs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import AsyncIterator
+from typing import Any
+
+import anyio
+import pytest
+from anyio.lowlevel import checkpoint
+from hypothesis import strategies as st
+
+from antflow import Item, Pipeline, RetryPolicy, Stage, StatusEvent, StatusTracker
+from antflow.testing import Decision, EventLog, assert_promises, cancel, explore
+from faults.kit import at_each_step, both, explored, no_task_left, row
+
+FEW = "No items, one item, more workers than items, no room to wait"
+MANY = "500 stages; 10,000 workers that are all busy, at most 10 KiB each"
+AT_ONCE = "One pipeline twice, overlapping, nested in its own task, in two loops and two threads"
+MEMORY = "100,000 items, 2 stages of 20 workers: at most 64 MiB"
+
+
+async def same(value: Any) -> Any:
+    await checkpoint()
+    return value
+
+
+async def awaited(count: int) -> AsyncIterator[int]:
+    for number in range(count):
+        await checkpoint()
+        yield number
+
+
+@row(23, FEW)
+@explored(
+    count=st.integers(0, 3),
+    workers=st.lists(st.integers(1, 7), min_size=1, max_size=3),
+    capacity=st.integers(0, 1),
+    scope=st.sampled_from(["task", "stage"]),
+    how=st.sampled_from(["run", "stream", "ordered", "feed", "open"]),
+    awaits=st.booleans(),
+)
+def test_few_items_and_no_room_are_no_special_case(
+    backend: str,
+    schedule: list[Decision],
+    count: int,
+    workers: list[int],
+    capacity: int,
+    scope: Any,
+    how: str,
+    awaits: bool,
+) -> None:
+    policy = RetryPolicy(scope=scope)
+    pipeline = Pipeline(
+        [
+            Stage(f"S{number}", some, [same], policy, queue_capacity=capacity)
+            for number, some in enumerate(workers)
+        ]
+    )
+    log = EventLog(pipeline)
+    source = log.source(awaited(count) if awaits else range(count))
+
+    async def main() -> None:
+        async with no_task_left():
+            if how == "run":
+                results = await pipeline.run(source)
+            elif how == "feed":
+                async with pipeline:
+                    assert await pipeline.feed(source) == count
+                    await pipeline.join()
+                results = pipeline.results
+            elif how == "open":
+                async with pipeline.open(source) as run:
+                    pass
+                results = run.results
+            else:
+                stream = pipeline.stream(source, ordered=how == "ordered", buffer_size=capacity)
+                async with stream as taken:
+                    async for _ in log.sink(taken):
+                        pass
+                assert sorted(result.value for result in log.taken) == list(range(count))
+                assert_promises(log)
+                return
+        assert results.values == list(range(count))
+        assert_promises(log, results)
+        busy = Counter(event.stage for event in log.status_events if event.status == "completed")
+        assert busy == {stage.name: count for stage in pipeline.stages if count}
+        assert pipeline.get_stats().items_in_flight == 0
+
+    explore(main, backend=backend, schedule=schedule)
+
+
+@row(24, MANY)
+@pytest.mark.parametrize("capacity", [0, None])
+async def test_500_stages_lead_each_item_through_all_of_them(capacity: int | None) -> None:
+    async def count(value: int) -> int:
+        await checkpoint()
+        return value + 1
+
+    pipeline = Pipeline(
+        [Stage(f"S{number}", 2, [count], queue_capacity=capacity) for number in range(500)]
+    )
+    with EventLog(pipeline) as log:
+        results = await pipeline.run(log.source(range(5)))
+        assert results.values == list(range(500, 505))
+        assert_promises(log, results)
+    async with pipeline.stream(range(5), ordered=True) as stream:
+        assert [result.value async for result in stream] == list(range(500, 505))
+    stats = pipeline.get_stats()
+    assert {each.completed_items for each in stats.stage_stats.values()} == {5}
+
+
+@row(24, MANY)
+@both
+def test_500_stages_can_be_cancelled_on_the_way(backend: str) -> None:
+    """At each thousandth step: of so many, a few show what holds for the others."""
+    left = 0
+
+    async def main() -> None:
+        nonlocal left
+        pipeline = Pipeline([Stage(f"S{number}", 1, [same]) for number in range(500)])
+        async with no_task_left():
+            try:
+                await pipeline.run(range(3))
+            finally:
+                left += pipeline.get_stats().items_in_flight
+
+    for exploration in at_each_step(backend, main, cancel, every=1000):
+        exploration.run(main)
+        assert exploration.cancelled
+    assert left == 0
+
+
+# In a process of its own: here, other tests have left their marks, and coverage has its own.
+BUSY = """
+import sys, tracemalloc
+import anyio
+from antflow import Pipeline, Stage
+
+WORKERS = 10_000
+
+async def main():
+    all_busy = anyio.Event()
+    busy = held = 0
+
+    async def task(value):
+        nonlocal busy, held
+        busy += 1
+        if busy == WORKERS:
+            held = tracemalloc.get_traced_memory()[0] - before
+            assert pipeline.get_stats().stage_stats["A"].in_progress_items == WORKERS
+            all_busy.set()
+        await all_busy.wait()
+        return value
+
+    pipeline = Pipeline([Stage("A", WORKERS, [task], queue_capacity=0)])
+    await Pipeline([Stage("A", 1, [task])], collect_results=False).run([])
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    results = await pipeline.run(range(WORKERS))
+    assert results.values == list(range(WORKERS))
+    print(held // WORKERS)
+
+anyio.run(main, backend=sys.argv[1])
+"""
+
+MANY_ITEMS = """
+import sys, tracemalloc
+import anyio
+from antflow import Pipeline, Stage
+
+ITEMS = 100_000
+
+async def main():
+    async def task(value):
+        return value
+
+    pipeline = Pipeline([Stage("A", 20, [task]), Stage("B", 20, [task])])
+    await pipeline.run(range(10))
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    results = await pipeline.run(range(ITEMS))
+    assert results.values == list(range(ITEMS))
+    print(tracemalloc.get_traced_memory()[1] - before)
+
+anyio.run(main, backend=sys.argv[1])
+"""
+
+
+def measured(script: str, backend: str) -> int:
+    """Return the number that *script* prints."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", script, backend],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.stderr == ""
+    return int(done.stdout)
+
+
+@row(24, MANY)
+@both
+def test_a_busy_worker_takes_at_most_10_kib(backend: str) -> None:
+    """Its task on the loop, the frames of the item that it has in hand, and its result."""
+    assert 1_000 < measured(BUSY, backend) <= 10 * 1024
+
+
+@row(29, MEMORY)
+@both
+def test_100_000_items_take_at_most_64_mib(backend: str) -> None:
+    """At the peak, with all of the results: a tenth of that is the least that these can take."""
+    assert 6 << 20 < measured(MANY_ITEMS, backend) <= 64 << 20
+
+
+@row(25, AT_ONCE)
+@explored(
+    ways=st.lists(
+        st.sampled_from(["run", "stream", "ordered", "open", "nested"]), min_size=2, max_size=3
+    ),
+    workers=st.integers(1, 2),
+    scope=st.sampled_from(["task", "stage"]),
+)
+def test_runs_of_one_pipeline_overlap_and_nest_and_never_meet(
+    backend: str, schedule: list[Decision], ways: list[str], workers: int, scope: Any
+) -> None:
+    """All begin at once; each second item fails once, each fifth for good."""
+    tried: Counter[Any] = Counter()
+    heard: Counter[Any] = Counter()
+
+    async def task(value: tuple[str, int]) -> Any:
+        name, number = value
+        tried[value] += 1
+        await checkpoint()
+        if number == 4 or (number % 2 and tried[value] == 1):
+            raise ValueError(number)
+        if name.startswith("nested") and number == 2:
+            # With one worker, its own run has none to spare.
+            inner = await pipeline.run([(f"inside of {name}", number) for number in range(3)])
+            assert inner.values == [(f"inside of {name}", number) for number in range(3)]
+            assert inner.failures == []
+        return value
+
+    def hear(item_id: Any, value: Any, payload: Any) -> None:
+        heard[value] += 1
+
+    policy = RetryPolicy(scope=scope, attempts=2, wait_initial=1, wait_jitter=0)
+    # Each run has its own: a task that runs the pipeline holds only that of the run around.
+    limits = {"task": 1}
+    tracker = StatusTracker(on_success=hear, task_concurrency_limits=limits)
+    pipeline = Pipeline(
+        [Stage("A", workers, [task], policy, queue_capacity=1), Stage("B", 1, [same])],
+        status_tracker=tracker,
+    )
+    succeeded: dict[str, list[int]] = {}
+    failed: dict[str, list[int]] = {}
+
+    async def use(way: str, name: str) -> None:
+        items = [(name, number) for number in range(5)]
+        if way in ("stream", "ordered"):
+            async with pipeline.stream(items, ordered=way == "ordered") as stream:
+                taken = [result async for result in stream]
+            good = [result for result in taken if result.is_success]
+            if way == "stream":
+                good.sort(key=lambda result: result.sequence_id)
+            bad = [result.value for result in taken if not result.is_success]
+        else:
+            if way == "open":
+                async with pipeline.open() as run:
+                    assert await run.feed(items) == 5
+                results = run.results
+            else:
+                results = await pipeline.run(items)
+            good = list(results)
+            bad = [failure.value for failure in results.failures]
+        assert {value[0] for value in [*(result.value for result in good), *bad]} == {name}
+        succeeded[name] = [result.sequence_id for result in good]
+        failed[name] = [value[1] for value in bad]
+
+    async def main() -> None:
+        async with no_task_left(), anyio.create_task_group() as group:
+            for number, way in enumerate(ways):
+                group.start_soon(use, way, f"{way}, {number}")
+
+    explore(main, backend=backend, schedule=schedule)
+    names = [f"{way}, {number}" for number, way in enumerate(ways)]
+    assert succeeded == {name: [0, 1, 2, 3] for name in names}
+    assert failed == {name: [4] for name in names}
+    assert tracker.callback_errors == 0
+    inside = [f"inside of {name}" for name in names if name.startswith("nested")]
+    assert heard == {
+        (name, number): 1 for name in names + inside for number in range(4 if name in names else 3)
+    }
+
+
+@row(25, AT_ONCE)
+@pytest.mark.parametrize(
+    "backends", [("asyncio", "trio"), ("asyncio", "asyncio"), ("trio", "trio")]
+)
+def test_one_pipeline_runs_in_two_loops_of_two_threads_at_once(backends: tuple[str, str]) -> None:
+    """Each of the two runs, and each of those inside of it, waits for the other one half-way."""
+    meeting = threading.Barrier(2)
+    seen: list[str] = []
+
+    async def task(value: tuple[str, int]) -> Any:
+        name, number = value
+        await checkpoint()
+        if number == 50:
+            # Stops the whole loop: the other one is in the midst of its run, too.
+            meeting.wait(timeout=60)
+            if not name.startswith("inside"):
+                outcomes[f"inside of {name}"] = await pipeline.run(items(f"inside of {name}"))
+        if number % 10 == 7:
+            raise ValueError(name)
+        return value
+
+    def items(name: str) -> list[Item]:
+        return [Item((name, number), id=f"{name}, {number}") for number in range(100)]
+
+    def note(event: StatusEvent) -> None:
+        seen.append(event.status)
+        raise ValueError("a callback")
+
+    tracker = StatusTracker(note)
+    pipeline = Pipeline(
+        [Stage("A", 3, [task], task_attempts=1), Stage("B", 2, [same])], status_tracker=tracker
+    )
+    outcomes: dict[str, Any] = {}
+
+    def run(backend: str, name: str) -> None:
+        outcomes[name] = anyio.run(pipeline.run, items(name), backend=backend)
+
+    names = ["first", "second"]
+    threads = [
+        threading.Thread(target=run, args=(backend, name)) for backend, name in zip(backends, names)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    names += [f"inside of {name}" for name in names]
+    assert sorted(outcomes) == sorted(names)
+    good = [number for number in range(100) if number % 10 != 7]
+    for name, results in outcomes.items():
+        assert results.values == [(name, number) for number in good]
+        assert sorted(failure.value for failure in results.failures) == [
+            (name, number) for number in range(7, 100, 10)
+        ]
+    # Each of 90 is queued, in progress and completed twice; each of 10 fails in the first stage.
+    assert Counter(seen) == {
+        "queued": 4 * 190,
+        "in_progress": 4 * 190,
+        "completed": 4 * 180,
+        "failed": 4 * 10,
+    }
+    assert tracker.callback_errors == len(seen)
+    stats = tracker.get_stats()
+    assert (stats["completed"], stats["failed"], sum(stats.values())) == (4 * 90, 4 * 10, 4 * 100)
+
+
+@row(25, AT_ONCE)
+@both
+def test_a_second_run_of_the_same_pipeline_is_like_the_first(backend: str) -> None:
+    """In one loop after the other, on this backend and on the other, also after a cancelled one."""
+    pipeline = Pipeline([Stage("A", 2, [same], queue_capacity=1), Stage("B", 2, [same])])
+    other = "trio" if backend == "asyncio" else "asyncio"
+
+    async def main() -> None:
+        await pipeline.run(range(5))
+
+    for exploration in at_each_step(backend, main, cancel):
+        exploration.run(main)
+        for loop in (other, backend):
+            with EventLog(pipeline) as log:
+                results = explore(pipeline.run, log.source(range(5)), backend=loop)
+                assert results is not None
+                assert results.values == list(range(5))
+                assert_promises(log, results)
+                assert pipeline.get_stats().items_processed == 5
