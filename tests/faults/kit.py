@@ -21,6 +21,9 @@ FIGURES = os.environ.get("ANTFLOW_PROOF")
 # Each property is tried under so many schedules, on each backend.
 SCHEDULES = 10_000 if FIGURES else int(os.environ.get("ANTFLOW_SCHEDULES", "300"))
 
+# Where schedules are few, for time, faults strike at each fourth step only.
+EVERY = max(1, 240 // SCHEDULES)
+
 both = pytest.mark.parametrize("backend", ["asyncio", "trio"])
 
 
@@ -50,13 +53,13 @@ def at_each_step(
     every: int = 1,
 ) -> Iterator[Exploration]:
     """
-    Give one exploration for each step of *main*, in which *hook* is called before that step.
+    Give one exploration for each step of *main*, or each *every*th, with *hook* before that step.
 
     The caller runs them, each once. *main* must take the same steps each time.
     """
     whole = Exploration(backend)
     whole.run(main)
-    for step in range(0, whole.steps, every):
+    for step in range(0, whole.steps, every * EVERY):
         yield Exploration(backend, hooks={step: hook})
 
 
