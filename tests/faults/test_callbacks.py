@@ -176,8 +176,8 @@ def test_callbacks_that_raise_are_counted_and_harm_no_item(
 class EmptyError(Exception):
     """Counts as false."""
 
-    def __len__(self) -> int:
-        return 0
+    def __bool__(self) -> bool:
+        return False
 
 
 class UndecidedError(Exception):
@@ -185,6 +185,13 @@ class UndecidedError(Exception):
 
     def __bool__(self) -> bool:
         raise OddError("no truth")
+
+
+def truth(value: object) -> bool | None:
+    try:
+        return bool(value)
+    except OddError:
+        return None
 
 
 class Records(logging.Handler):
@@ -199,9 +206,9 @@ class Records(logging.Handler):
 
 
 @row(18, COUNTED)
-@pytest.mark.parametrize("kind", [EmptyError, UndecidedError])
+@pytest.mark.parametrize(("kind", "its_truth"), [(EmptyError, False), (UndecidedError, None)])
 async def test_an_error_of_a_callback_is_logged_whatever_its_truth(
-    kind: type[Exception], monkeypatch: pytest.MonkeyPatch
+    kind: type[Exception], its_truth: bool | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     errors: list[Exception] = []
 
@@ -222,6 +229,7 @@ async def test_an_error_of_a_callback_is_logged_whatever_its_truth(
     assert record.exc_info is not None
     assert record.exc_info[1] is errors[0]
     assert record.exc_info[2] is not None
+    assert truth(errors[0]) is its_truth
 
 
 class Fatal(BaseException):

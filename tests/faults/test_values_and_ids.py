@@ -40,23 +40,14 @@ scopes = st.sampled_from(["task", "stage"])
 workers = st.integers(1, 3)
 
 
+def refuse(*args: object) -> Any:
+    raise RuntimeError("leave me alone")
+
+
 class Hostile:
     """Refuses whatever Python may ask of an object."""
 
-    def __eq__(self, other: object) -> bool:
-        raise RuntimeError("do not compare me")
-
-    def __hash__(self) -> int:
-        raise RuntimeError("do not hash me")
-
-    def __bool__(self) -> bool:
-        raise RuntimeError("I am neither true nor false")
-
-    def __len__(self) -> int:
-        raise RuntimeError("do not measure me")
-
-    def __repr__(self) -> str:
-        raise RuntimeError("do not show me")
+    __eq__ = __hash__ = __bool__ = __len__ = __repr__ = __iter__ = refuse
 
 
 class OddError(Exception):
@@ -316,8 +307,7 @@ async def test_values_that_come_bare_go_through_as_they_are() -> None:
     strange = Hostile()
 
     class Key:
-        def __eq__(self, other: object) -> bool:
-            raise RuntimeError("do not compare me")
+        __eq__ = refuse
 
         def __hash__(self) -> int:
             return 1
@@ -365,7 +355,7 @@ async def test_a_value_that_refuses_all_fails_where_its_own_code_is_asked() -> N
     assert results.values == [0]
     for failed in results.failures:
         assert failed.value is failed.stage_value is strange
-        assert failed.error == "I am neither true nor false"
+        assert failed.error == "leave me alone"
     assert pipeline.get_error_summary().errors_by_type == {"RuntimeError": 2}
     with pytest.raises(ExceptionGroup) as caught:
         results.raise_for_failures()
