@@ -10,6 +10,7 @@ from typing import Any
 import anyio
 import anyio.to_thread
 import pytest
+import trio
 
 from antflow import Pipeline, RetryPolicy, Stage
 from antflow.testing import VirtualTimeLoop, backends, virtual_clock
@@ -95,6 +96,30 @@ def test_without_a_timer_it_waits_for_what_comes_from_outside(backend: str) -> N
     if backend == "trio":
         options = {"clock": virtual_clock()}
     anyio.run(main, backend=backend, backend_options=options)
+
+
+def test_on_trio_it_looks_again_and_again_for_what_comes_from_outside(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looked = threading.Event()
+
+    async def main() -> None:
+        come = trio.Event()
+        token = trio.lowlevel.current_trio_token()
+
+        def outside() -> None:
+            looked.wait()
+            token.run_sync_soon(come.set)
+
+        # No thread of the backend's, for which the clock would wait.
+        thread = threading.Thread(target=outside)
+        thread.start()
+        await come.wait()
+        thread.join()
+
+    monkeypatch.setattr("antflow.testing._clock.time.sleep", lambda seconds: looked.set())
+    trio.run(main, clock=virtual_clock())
+    assert looked.is_set()
 
 
 def test_the_backends_are_parameters_of_a_fixture() -> None:
