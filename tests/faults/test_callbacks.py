@@ -119,6 +119,7 @@ def calls_of(scope: str) -> dict[str, int]:
 
 @row(18, COUNTED)
 @explored(
+    2,
     raises=st.dictionaries(st.sampled_from(SLOTS), st.booleans(), min_size=1),
     scope=st.sampled_from(["task", "stage"]),
     workers=st.integers(1, 3),
@@ -238,6 +239,7 @@ class Fatal(BaseException):
 
 @row(18, FATAL)
 @explored(
+    2,
     slot=st.sampled_from(SLOTS),
     call=st.integers(1, 3),
     awaits=st.booleans(),
@@ -301,6 +303,7 @@ def test_a_callback_that_raises_no_exception_ends_the_run_clean(
 
 @row(19, SLOW)
 @explored(
+    2,
     slow=st.dictionaries(st.sampled_from(SLOTS), st.integers(0, 3), min_size=1),
     scope=st.sampled_from(["task", "stage"]),
     workers=st.integers(1, 3),

@@ -37,6 +37,7 @@ async def awaited(count: int) -> AsyncIterator[int]:
 
 @row(23, FEW)
 @explored(
+    2,
     count=st.integers(0, 3),
     workers=st.lists(st.integers(1, 7), min_size=1, max_size=3),
     capacity=st.integers(0, 1),
@@ -220,6 +221,7 @@ def test_100_000_items_take_at_most_64_mib(backend: str) -> None:
 
 @row(25, AT_ONCE)
 @explored(
+    2,
     ways=st.lists(
         st.sampled_from(["run", "stream", "ordered", "open", "nested"]), min_size=2, max_size=3
     ),

@@ -86,6 +86,7 @@ STRANGE_IDS: dict[str, Any] = {
 
 @row(20, IDS)
 @explored(
+    2,
     names=st.lists(st.sampled_from(list(STRANGE_IDS)), max_size=7),
     scope=scopes,
     workers=workers,
@@ -220,6 +221,7 @@ STRANGE_VALUES: dict[str, Any] = {
 
 @row(21, VALUES)
 @explored(
+    2,
     names=st.lists(st.sampled_from(list(STRANGE_VALUES)), min_size=1, max_size=6),
     scope=scopes,
     tries=st.integers(1, 2),
@@ -414,6 +416,7 @@ TEXTS = {
 
 @row(22, ERRORS)
 @explored(
+    2,
     names=st.lists(st.sampled_from(list(MAKERS)), min_size=1, max_size=5),
     scope=scopes,
     attempts=st.integers(1, 2),
