@@ -31,7 +31,7 @@ async def is_odd(value: int) -> bool:
 
 
 def outcome(pipeline: Pipeline, value: int) -> tuple[bool, int]:
-    """Say whether *value* gets through, and what it is in the end, or where it fails."""
+    """Say whether *value* gets through *pipeline*, and what it is in the end, or when it fails."""
     for stage in pipeline.stages:
         if stage.skip_if is None or value % 2 == 0:
             if stage.tasks[0].failures_of(value) >= stage.retry_policy.attempts:  # type: ignore[attr-defined]
@@ -90,6 +90,8 @@ class Streaming:
 
 @frozen
 class Case:
+    """What is used how; and before which step it is cancelled, if it is."""
+
     pipeline: Pipeline
     items: list[Item]
     use: Feeding | Streaming
@@ -97,7 +99,7 @@ class Case:
 
 
 def cases() -> st.SearchStrategy[Case]:
-    # So that it ends at no time at which anything else happens in the plain order.
+    # Tasks take multiples of half a second: so in the plain order nothing else happens just then.
     patience = st.sampled_from([0.7, 1.7, 3.7])
     drawn = [
         st.builds(
