@@ -1,0 +1,193 @@
+"""
+Bugs to put into the engine: each function takes a monkeypatch, and its name says the bug.
+
+Most change a line of the engine's source, as a slip of whoever writes it would.
+"""
+
+from __future__ import annotations
+
+import heapq
+import inspect
+import math
+import textwrap
+from typing import Any
+
+import anyio
+import pytest
+from anyio.lowlevel import checkpoint
+
+from antflow import _flow
+from antflow._entrance import Places, PriorityEntrance
+from antflow._feeder import Feeder
+from antflow._flow import _publish
+from antflow._line import Line
+from antflow._pool import Pool
+from antflow._run import Run
+from antflow._sink import ResultSink
+from antflow._state import RunState
+from antflow._stream import ResultStream
+
+Patch = pytest.MonkeyPatch
+
+
+def edit(patch: Patch, function: Any, changes: dict[str, str]) -> None:
+    """Change the source of *function*, wherever that is used: what is right for what is wrong."""
+    source = textwrap.dedent(inspect.getsource(function))
+    for right, wrong in changes.items():
+        assert source.count(right) == 1, right
+        source = source.replace(right, wrong)
+    names: dict[str, Any] = {}
+    code = compile(f"from __future__ import annotations\n{source}", "<planted>", "exec")
+    exec(code, function.__globals__, names)
+    patch.setattr(function, "__code__", names[function.__name__].__code__)
+
+
+def forget_failures(patch: Patch) -> None:
+    patch.setattr(RunState, "fail", lambda self, failed: None)
+
+
+def deliver_some_results_twice(patch: Patch) -> None:
+    deliver = RunState.deliver
+
+    def twice(self: RunState, record: Any) -> None:
+        deliver(self, record)
+        if record.sequence_id:
+            self._slots[record.sequence_id - 1] = record.result()
+
+    patch.setattr(RunState, "deliver", twice)
+
+
+def keep_results_in_order_of_arrival(patch: Patch) -> None:
+    def arrive(self: RunState, record: Any) -> None:
+        self._slots.append(record.result())
+
+    patch.setattr(RunState, "deliver", arrive)
+
+
+def publish_after_sending(patch: Patch) -> None:
+    async def send_and_announce(record: Any, pool: Pool) -> None:
+        await pool.entrance.send(record)
+        await _publish("queued", record, pool, None)
+
+    patch.setattr("antflow._flow._announce_and_send", send_and_announce)
+
+
+def let_the_last_go_first(patch: Patch) -> None:
+    def join(self: Line, record: Any) -> None:
+        arrival = next(self._arrivals)
+        heapq.heappush(self._heap, (record.priority - arrival, arrival, record))
+
+    patch.setattr(Line, "join", join)
+
+
+def start_a_worker_too_many(patch: Patch) -> None:
+    grow = Pool.grow
+
+    def grow_too_far(self: Pool) -> None:
+        if self.running == self.stage.workers and not self._free:
+            self.running += 1
+            self.start_worker(self, self.stage_state.add_worker())
+        else:
+            grow(self)
+
+    patch.setattr(Pool, "grow", grow_too_far)
+
+
+def forget_the_bounds(patch: Patch) -> None:
+    def unbounded(capacity: float) -> Any:
+        return anyio.create_memory_object_stream[Any](math.inf)
+
+    class Streams:
+        def __class_getitem__(cls, kind: Any) -> Any:
+            return unbounded
+
+    patch.setattr("antflow._entrance.create_memory_object_stream", Streams)
+
+
+def give_one_more_place_for_each_retry(patch: Patch) -> None:
+    take_back = Places.take_back
+
+    def add_and_take_back(self: Places, item: Any) -> None:
+        self._limiter.total_tokens += 1
+        take_back(self, item)
+
+    patch.setattr(Places, "take_back", add_and_take_back)
+
+
+def free_the_place_of_an_item_that_backs_off(patch: Patch) -> None:
+    edit(
+        patch,
+        _flow.back_off,
+        {
+            "try:": "pool.places.release(pool.places.place_of(record))\n    try:",
+            "pool.take_back(record)": "await pool.entrance.send(record)",
+        },
+    )
+
+
+def close_the_next_stage_when_the_first_worker_leaves(patch: Patch) -> None:
+    edit(patch, Pool.leave, {"if not self.running and": "if"})
+
+
+def leave_although_nobody_else_is_idle(patch: Patch) -> None:
+    edit(patch, _flow.work, {"if pool.idle >= 2:": "if worker.processed:"})
+
+
+def send_a_retry_twice(patch: Patch) -> None:
+    edit(patch, Places.take_back, {"(item)": "(item); self._stream.send_nowait(item)"})
+
+
+def read_one_item_more_than_the_window(patch: Patch) -> None:
+    edit(patch, ResultSink.__init__, {"Semaphore(window,": "Semaphore(window + 1,"})
+
+
+def settle_twice(patch: Patch) -> None:
+    edit(patch, RunState.settle, {"self.settled += 1": "self.settled += 2"})
+
+
+def never_settle_what_was_skipped(patch: Patch) -> None:
+    edit(patch, _flow.work, {"state.settle()": "status == 'skipped' or state.settle()"})
+
+
+def leave_a_gap_in_the_order_for_what_failed(patch: Patch) -> None:
+    edit(patch, _flow._fail, {"sink is not None:": "sink is not None and not pool.sink.permits:"})
+
+
+def send_the_ticket_before_the_record_stands_in_line(patch: Patch) -> None:
+    edit(
+        patch,
+        PriorityEntrance.send,
+        {
+            "self._line.join(record)": "pass",
+            "send(Ticket())": "send(Ticket()); self._line.join(record)",
+        },
+    )
+
+
+def forget_to_wake_the_consumer(patch: Patch) -> None:
+    edit(patch, ResultSink._append, {"self.wake()": "pass"})
+
+
+def lose_what_a_cancelled_consumer_had_taken(patch: Patch) -> None:
+    edit(patch, ResultStream.__anext__, {"self._given += 1": "await checkpoint()"})
+
+
+def sleep_through_the_wake_up(patch: Patch) -> None:
+    patch.setattr("antflow._sink.checkpoint", checkpoint, raising=False)
+    edit(patch, ResultSink.wait, {"if self._arrived.is_set():": "await checkpoint()\n    if True:"})
+
+
+def stop_a_feeder_with_an_item_in_hand(patch: Patch) -> None:
+    edit(patch, Feeder.stop, {"if not self._sending:": "if True:"})
+
+
+def take_an_earlier_quiet_for_this_one(patch: Patch) -> None:
+    edit(patch, Run._feed_from, {"if self._quiet.is_set():": "if False:"})
+
+
+def take_a_cancellation_for_a_failure(patch: Patch) -> None:
+    patch.setattr("antflow._task_runner.is_failure_of_item", lambda error: True)
+
+
+def end_a_run_that_is_quiet_for_a_moment(patch: Patch) -> None:
+    edit(patch, Run._check_quiet, {"if self._finishing:": "if True:"})
