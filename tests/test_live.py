@@ -12,6 +12,7 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from antflow import Item, Pipeline, PipelineError, PipelineRun, RetryPolicy, Stage
+from antflow.testing import explore
 
 STAGE_AT_ONCE = RetryPolicy(scope="stage", wait_initial=0, wait_max=0, wait_jitter=0)
 
@@ -238,6 +239,37 @@ async def test_tasks_may_feed_their_own_pipeline() -> None:
         await pipeline.feed([0])
         await pipeline.join()
         assert len(pipeline.results) == 101
+
+
+async def feed_beside_and_join(turns: int) -> tuple[list[Any], bool]:
+    """Join a run that is quiet, so many turns after another task was started that feeds it."""
+    pipeline = Pipeline([Stage("S0", tasks=[same])])
+    refused = False
+    async with pipeline:
+        await pipeline.start()
+        await pipeline.join()
+        async with anyio.create_task_group() as group:
+            group.start_soon(pipeline.feed, [1])
+            for _ in range(turns):
+                await checkpoint()
+            await pipeline.join()
+            values = pipeline.results.values
+            try:
+                await pipeline.start()
+            except PipelineError:
+                refused = True
+    return values, refused
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_join_waits_for_a_feed_that_was_called_before(backend: str) -> None:
+    assert explore(feed_beside_and_join, 2, backend=backend) == ([1], False)
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_a_run_that_is_fed_while_it_is_joined_stays_started(backend: str) -> None:
+    """Or `start()` would leave behind what is fed there, and no later `join()` wait for it."""
+    assert explore(feed_beside_and_join, 1, backend=backend) == ([], True)
 
 
 async def test_joining_from_inside_is_refused() -> None:

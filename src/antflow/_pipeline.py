@@ -341,7 +341,8 @@ class Pipeline(Observable):
         run = self._run if block is None else block.run
         if run is not None:
             await run.join()
-        if block is not None:
+        # Somebody may have fed it, or started another, before this task had its turn.
+        if block is not None and block.run is run and not (run and run.busy):
             block.started = False
 
     async def shutdown(self, *, drain: bool = True) -> None:

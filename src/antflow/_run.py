@@ -208,8 +208,6 @@ class Run:
         permits = None if self.sink is None else self.sink.permits
         feeder = Feeder(source, self._pools[target], priority, permits, self._start)
         self._feeders.add(feeder)
-        if self._quiet.is_set():
-            self._quiet = Event()
         # The source belongs to the caller: it sees the context of its own.
         self._context_inside().run(self._group.start_soon, self._run_feeder, feeder)
         return feeder
@@ -267,6 +265,9 @@ class Run:
             Exception: What *source* raised; what came before is on its way.
         """
         self._coming += 1
+        if self._quiet.is_set() and not self.ended.is_set():
+            # From here on, before the first await: who calls `join()` meanwhile waits for this.
+            self._quiet = Event()
         try:
             await self._wired.wait()
             if self.draining:
@@ -343,6 +344,11 @@ class Run:
             self.cancel()
         if not self._is_present and not (drain and self.sink is not None):
             await self.ended.wait()
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything is under way, or anybody feeds."""
+        return not self._quiet.is_set()
 
     @property
     def stages(self) -> tuple[Stage, ...]:

@@ -96,8 +96,12 @@ class Live:
 
     async def feed_beside(self, count: int, target: int, patience: int) -> None:
         async def feed() -> None:
-            with suppress(PipelineError), anyio.move_on_after(patience):
+            # Once the block is left, a feed is a run of its own, which the time-out cancels.
+            alone = self.pipeline._block is None
+            with suppress(PipelineError), anyio.move_on_after(patience) as scope:
                 await self.pipeline.feed(self.source(count), f"S{target}")
+            if alone and scope.cancelled_caught:
+                self.spared.update(self.read)
             self.feeding -= 1
 
         self.feeding += 1

@@ -182,7 +182,7 @@ def stop_a_feeder_with_an_item_in_hand(patch: Patch) -> None:
 
 
 def take_an_earlier_quiet_for_this_one(patch: Patch) -> None:
-    edit(patch, Run._feed_from, {"if self._quiet.is_set():": "if False:"})
+    edit(patch, Run.feed, {"if self._quiet.is_set() and": "if False and"})
 
 
 def take_a_cancellation_for_a_failure(patch: Patch) -> None:
