@@ -134,7 +134,7 @@ def test_ctrl_c_ends_a_program_with_keyboard_interrupt(runner: str, where: str) 
 
 
 @row(26, "Context variables: what a task sets for one item is not seen by the next")
-@explored(workers=st.integers(1, 3), setters=st.sets(st.integers(0, 8)))
+@explored(2, workers=st.integers(1, 3), setters=st.sets(st.integers(0, 8)))
 def test_a_variable_does_not_leak_from_item_to_item(
     backend: str, schedule: list[Decision], workers: int, setters: set[int]
 ) -> None:

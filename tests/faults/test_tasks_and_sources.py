@@ -108,7 +108,7 @@ def test_a_run_whose_source_raises_can_be_cancelled_at_any_step(
 
 @row(3, "An endless source is read ahead by at most what the stages have room for, plus one")
 @explored(
-    workers=st.lists(workers, min_size=1, max_size=3), capacity=capacities, awaited=st.booleans()
+    2, workers=st.lists(workers, min_size=1, max_size=3), capacity=capacities, awaited=st.booleans()
 )
 def test_an_endless_source_is_read_as_far_as_there_is_room(
     backend: str, schedule: list[Decision], workers: list[int], capacity: int, awaited: bool
@@ -150,7 +150,9 @@ def test_an_endless_source_is_read_as_far_as_there_is_room(
 
 
 @row(4, "A slow consumer holds the source up, and nothing piles up")
-@explored(buffer_size=st.integers(0, 2), window=st.none() | st.integers(1, 4), capacity=capacities)
+@explored(
+    2, buffer_size=st.integers(0, 2), window=st.none() | st.integers(1, 4), capacity=capacities
+)
 def test_a_slow_consumer_holds_up_the_source(
     backend: str, schedule: list[Decision], buffer_size: int, window: int | None, capacity: int
 ) -> None:

@@ -92,7 +92,7 @@ ANYTHING = "Whatever a task raises: its item fails or the run ends with it, and 
 
 
 @row(11, ANYTHING)
-@explored(which=st.integers(0, 4), scope=scopes, workers=workers)
+@explored(2, which=st.integers(0, 4), scope=scopes, workers=workers)
 def test_a_cancellation_of_something_else_fails_its_item_only(
     backend: str, schedule: list[Decision], which: int, scope: Any, workers: int
 ) -> None:
@@ -120,7 +120,9 @@ def test_a_cancellation_of_something_else_fails_its_item_only(
 
 
 @row(11, ANYTHING)
-@explored(odd=st.sampled_from([StopIteration, StopAsyncIteration]), scope=scopes, workers=workers)
+@explored(
+    2, odd=st.sampled_from([StopIteration, StopAsyncIteration]), scope=scopes, workers=workers
+)
 def test_what_ends_an_iteration_fails_its_item_only(
     backend: str, schedule: list[Decision], odd: type[Exception], scope: Any, workers: int
 ) -> None:
@@ -166,7 +168,7 @@ FATAL: dict[str, list[BaseException]] = {
 
 
 @row(11, ANYTHING)
-@explored(which=st.integers(0, 2), scope=scopes, workers=workers, in_first=st.booleans())
+@explored(2, which=st.integers(0, 2), scope=scopes, workers=workers, in_first=st.booleans())
 def test_what_is_no_exception_ends_the_run_as_itself(
     backend: str, schedule: list[Decision], which: int, scope: Any, workers: int, in_first: bool
 ) -> None:
@@ -226,7 +228,7 @@ def test_a_task_may_end_the_program(backend: str) -> None:
 
 
 @row(14, "One fatal error: itself, with its traceback, in no group; several: one flat group")
-@explored(workers=workers, busy=st.integers(0, 2))
+@explored(2, workers=workers, busy=st.integers(0, 2))
 def test_one_fatal_error_comes_out_with_its_own_traceback(
     backend: str, schedule: list[Decision], workers: int, busy: int
 ) -> None:
@@ -262,7 +264,7 @@ def test_one_fatal_error_comes_out_with_its_own_traceback(
 
 
 @row(14, "One fatal error: itself, with its traceback, in no group; several: one flat group")
-@explored(count=st.integers(2, 4), nested=st.booleans())
+@explored(2, count=st.integers(2, 4), nested=st.booleans())
 def test_several_fatal_errors_come_out_in_one_flat_group(
     backend: str, schedule: list[Decision], count: int, nested: bool
 ) -> None:
@@ -303,7 +305,7 @@ def test_several_fatal_errors_come_out_in_one_flat_group(
 
 
 @row(15, "Groups of exceptions: tried again if each of theirs would be, kept whole if not")
-@explored(scope=scopes, workers=workers)
+@explored(2, scope=scopes, workers=workers)
 def test_a_group_is_tried_again_if_each_of_its_errors_would_be(
     backend: str, schedule: list[Decision], scope: Any, workers: int
 ) -> None:
@@ -379,6 +381,7 @@ class Tries:
 
 @row(16, EXACT)
 @explored(
+    2,
     failures=st.lists(st.integers(0, 4), max_size=6),
     scope=scopes,
     attempts=st.integers(1, 4),
