@@ -440,3 +440,15 @@ def test_background_tasks_and_callbacks_keep_their_place(backend: str) -> None:
         ended = explore(main, backend=backend, schedule=random_schedule(seed), max_steps=2000)
         assert ended is not None
         assert 0 <= ended <= 9
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_a_task_may_be_held_back_when_its_thread_has_returned(backend: str) -> None:
+    async def main() -> int:
+        return await anyio.to_thread.run_sync(len, "abc")
+
+    whole = Exploration(backend)
+    assert whole.run(main) == 3
+    for step in range(whole.steps):
+        schedule = [Decision(step, 0, 9), Decision(step, 1, 9)]
+        assert explore(main, backend=backend, schedule=schedule) == 3

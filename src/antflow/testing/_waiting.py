@@ -14,14 +14,15 @@ import trio
 # The functions in which a task waits for a thread: of anyio on asyncio, of trio.
 _IN_THREAD = {"run_sync_in_worker_thread", "to_thread_run_sync"}
 
-# A task, by its name and its coroutine.
-NamedTask = tuple[str, Any]
+# A task, by its name and its coroutine; and whether it waits for something that is not there yet.
+NamedTask = tuple[str, Any, bool]
 
 
 def asyncio_tasks(loop: asyncio.AbstractEventLoop) -> Iterator[NamedTask]:
     """Give the tasks of *loop* that are not done."""
     for task in asyncio.all_tasks(loop):
-        yield task.get_name(), task.get_coro()
+        waiter: Any = getattr(task, "_fut_waiter", None)
+        yield task.get_name(), task.get_coro(), waiter is not None and not waiter.done()
 
 
 def trio_tasks() -> Iterator[NamedTask]:
@@ -32,7 +33,7 @@ def trio_tasks() -> Iterator[NamedTask]:
             for task in nursery.child_tasks:
                 pending.append(task)
                 if not task.name.startswith("<"):
-                    yield task.name, task.coro
+                    yield task.name, task.coro, getattr(task, "_abort_func", None) is not None
 
 
 def frames(coroutine: Any) -> Iterator[FrameType]:
@@ -51,12 +52,19 @@ def frames(coroutine: Any) -> Iterator[FrameType]:
 
 
 def a_thread_works(tasks: Iterable[NamedTask]) -> bool:
-    """Say whether any of *tasks* waits for a function that runs in a thread."""
+    """
+    Say whether any of *tasks* waits for a function that runs in a thread.
+
+    When that has returned, the task looks as before until it makes its next step. Where a schedule
+    holds it back, nothing would ever be ready if that counted as waiting.
+    """
     # Cheap, and almost always the answer.
     if threading.active_count() == 1:
         return False
     return any(
-        frame.f_code.co_name in _IN_THREAD for _, coroutine in tasks for frame in frames(coroutine)
+        waits and frame.f_code.co_name in _IN_THREAD
+        for _, coroutine, waits in tasks
+        for frame in frames(coroutine)
     )
 
 
@@ -65,7 +73,7 @@ def describe(tasks: Iterable[NamedTask]) -> str:
     return "\n".join(sorted(_describe(*task) for task in tasks))
 
 
-def _describe(name: str, coroutine: Any) -> str:
+def _describe(name: str, coroutine: Any, waits: bool) -> str:
     places = (
         f"\n    {frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}"
         for frame in frames(coroutine)
