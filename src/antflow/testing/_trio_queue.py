@@ -11,8 +11,12 @@ from ._schedule import ReadyQueue
 
 
 def task_of(task: Any) -> Any:
-    """Return *task*: all that trio runs is tasks."""
-    return task
+    """
+    Return *task*, or None if it is one of trio's own, which do what asyncio does in callbacks.
+
+    One of them tells a task that its thread has returned: held back, it would leave that waiting.
+    """
+    return None if task.name.startswith("<") else task
 
 
 class _Batches:
