@@ -121,7 +121,7 @@ class Pipeline(Observable):
         run = self._new_run(max_failures=max_failures, source=items)
         await self._conduct(run, handle_signals)
         results = run.state.results()
-        if run.state.stopped:
+        if run.state.too_many:
             last = run.state.failures[-1].as_exception()
             count = len(run.state.failures)
             raise TooManyFailuresError(
@@ -144,7 +144,7 @@ class Pipeline(Observable):
         else:
             with interrupts():
                 await run.conduct()
-        if run.state.stopped:
+        if run.state.too_many:
             return
         if run.interrupted and run.state.unfinished:
             raise KeyboardInterrupt

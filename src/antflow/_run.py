@@ -20,6 +20,7 @@ from ._host import fatal_errors, raise_fatal
 from ._items import DEFAULT_PRIORITY
 from ._limits import TaskLimits
 from ._pool import Pool, StageHooks
+from ._sentry import Sentry
 from ._sink import ResultSink
 from ._stage import Stage
 from ._state import RunState
@@ -83,7 +84,7 @@ class Run:
         self._source_error: BaseException | None = None
         self._finishing = False
         self._wired = Event()
-        self._closing = Event()
+        self._sentry = Sentry(state.stop)
         # Set while nothing is under way and nobody feeds; a new one each time that this ends.
         self._quiet = Event()
         # Of the tasks that carry items, and of nothing else: cancelling it hurts no bystander.
@@ -117,7 +118,6 @@ class Run:
             with self._scope:
                 async with create_task_group() as self._group:
                     self._group.start_soon(self._keep_open)
-                    self._wire()
         except BaseExceptionGroup as errors:
             fatal = fatal_errors(errors)
         finally:
@@ -141,7 +141,7 @@ class Run:
         finally:
             # Each of these is in the traceback that now leads here.
             del fatal
-        if self.state.unfinished and not self.cancelled and not self.state.stopped:
+        if self.state.unfinished and not self.cancelled and not self.state.too_many:
             # A task group takes the cancellation of a child for its own, and ends without a word.
             raise PipelineError(
                 f"the run ended although {self.state.unfinished} of {self.state.admitted} items "
@@ -151,14 +151,16 @@ class Run:
 
     async def _keep_open(self) -> None:
         """
-        Live until the run takes no more input.
+        Open the pools, and live until the run takes no more input.
 
-        As long as this task lives, the group can be given others. (The host of the group must not
-        await this itself: on asyncio, a cancellation that reaches it there and then once more in
-        the group is given back to the task around, which then counts one too few.)
+        No worker begins before the sentry stands, since nothing waits in between. As long as this
+        task lives, the group can be given others. (The host of the group must not await this
+        itself: on asyncio, a cancellation that reaches it there and then once more in the group is
+        given back to the task around, which then counts one too few.)
         """
+        self._wire()
         try:
-            await self._closing.wait()
+            await self._sentry.stand()
         finally:
             self.draining = True
 
@@ -244,7 +246,7 @@ class Run:
         if self._finishing:
             # From here on the end goes from stage to stage: the last worker closes the next one.
             self.draining = True
-            self._closing.set()
+            self._sentry.relieve()
             self._pools[0].entrance.close()
 
     # ---- what others may do meanwhile
