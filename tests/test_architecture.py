@@ -29,9 +29,9 @@ FLOORS: dict[str, list[str]] = {
         "_tracker",
     ],
     "plan": ["_stage", "_source"],
-    "hands": ["_worker", "_task_runner", "_state"],
+    "hands": ["_worker", "_driver", "_task_runner", "_state"],
     "path": ["_line", "_entrance", "_sink", "_pool", "_flow", "_feeder"],
-    "life": ["_host", "_background", "_sentry", "_run"],
+    "life": ["_host", "_background", "_sentry", "_overtime", "_run"],
     "face": ["_observable", "_stream", "_live", "_signals", "_pipeline"],
     "outside": ["_demo_report", "demo", "__main__"],
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import AsyncIterable, Iterable, Mapping
 from contextvars import Context, ContextVar, copy_context
+from functools import partial
 from typing import Any
 
 from anyio import CancelScope, Event, create_task_group
@@ -12,6 +13,7 @@ from anyio.abc import TaskGroup
 
 from ._bus import EventBus
 from ._cancellation import host_task, present_task
+from ._driver import Guard
 from ._entrance import open_entrance
 from ._errors import PipelineError
 from ._feeder import Feeder
@@ -19,12 +21,14 @@ from ._flow import back_off, work
 from ._host import fatal_errors, raise_fatal
 from ._items import DEFAULT_PRIORITY
 from ._limits import TaskLimits
+from ._overtime import Overtime
 from ._pool import Pool, StageHooks
 from ._sentry import Sentry
 from ._sink import ResultSink
 from ._stage import Stage
 from ._state import RunState
 from ._task_runner import TaskRunner
+from ._worker import Worker
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
@@ -50,6 +54,7 @@ class Run:
         source: What to feed from the start, if anything.
         target: The number of the stage that *source* goes to, from 0.
         priority: Goes with the items of *source*.
+        guard: If given, what the tasks are watched for.
 
     Attributes:
         ended: Set when `conduct()` is over.
@@ -68,6 +73,7 @@ class Run:
         source: Iterable[Any] | AsyncIterable[Any] | None = None,
         target: int = 0,
         priority: float = DEFAULT_PRIORITY,
+        guard: Guard | None = None,
     ) -> None:
         self.state = state
         self.sink = sink
@@ -84,7 +90,10 @@ class Run:
         self._source_error: BaseException | None = None
         self._finishing = False
         self._wired = Event()
-        self._sentry = Sentry(state.stop)
+        self._guard = guard
+        alarms = [state.stop] if guard is None else [state.stop, guard.alarm]
+        self._sentry = Sentry(*alarms)
+        self._overtime = Overtime()
         # Set while nothing is under way and nobody feeds; a new one each time that this ends.
         self._quiet = Event()
         # Of the tasks that carry items, and of nothing else: cancelling it hurts no bystander.
@@ -163,6 +172,8 @@ class Run:
             await self._sentry.stand()
         finally:
             self.draining = True
+            if self._sentry.alarmed:
+                await self._overtime.watch()
 
     def _wire(self) -> None:
         """Build the pools from the last stage to the first, and start them."""
@@ -178,13 +189,13 @@ class Run:
                 stage_state=stage_state,
                 bus=self._bus,
                 hooks=hooks,
-                runner=TaskRunner(stage_state.stage, self._bus, self._limits),
+                runner=TaskRunner(stage_state.stage, self._bus, self._limits, self._guard),
                 receive=receive,
                 entrance=entrance,
                 places=places,
                 following=following,
                 sink=self.sink,
-                start_worker=lambda *args: self._start(work, *args),
+                start_worker=self._start_worker,
                 start_back_off=lambda *args: self._start(back_off, *args),
                 stop=self._scope.cancel,
             )
@@ -197,6 +208,11 @@ class Run:
                 feeder.stop()
         self._wired.set()
         self._check_quiet()
+
+    def _start_worker(self, pool: Pool, worker: Worker) -> None:
+        # Under the name of what it does, for those who look at the tasks of the loop.
+        employ = partial(self._group.start_soon, name=f"{work.__module__}.{work.__qualname__}")
+        self._context.run(employ, self._overtime.employ, work, pool, worker)
 
     def _start(self, function: Any, *args: Any) -> None:
         self._context.run(self._group.start_soon, function, *args)

@@ -18,16 +18,16 @@ class Sentry:
     Waits in a task of the run, next to those that carry items: what cancels these cancels it.
 
     Args:
-        alarm: Called once if the wait is cancelled: before any task of the run sees its own
+        alarms: Called once if the wait is cancelled: before any task of the run sees its own
             cancellation, in whichever task or callback that began.
 
     Attributes:
         alarmed: Whether that has happened.
     """
 
-    def __init__(self, alarm: Callable[[], None]) -> None:
+    def __init__(self, *alarms: Callable[[], None]) -> None:
         self.alarmed = False
-        self._alarm = alarm
+        self._alarms = alarms
         self._wake: Callable[[], None] | None = None
         self._relieved = False
 
@@ -52,7 +52,8 @@ class Sentry:
         if self._wake is not None:
             self._wake = None
             self.alarmed = True
-            self._alarm()
+            for alarm in self._alarms:
+                alarm()
 
     async def _stand_on_asyncio(self) -> None:
         bell = _Bell(loop=asyncio.get_running_loop())
