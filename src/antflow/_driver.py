@@ -8,11 +8,21 @@ from collections.abc import Coroutine, Generator
 from time import perf_counter
 from typing import Any
 
-from anyio import current_time, get_cancelled_exc_class
+from anyio import current_effective_deadline, current_time, get_cancelled_exc_class
 from attrs import define, field
 
 from ._bus import logger
 from ._worker import Worker
+
+
+def _cancellation_in(answer: Any) -> BaseException | None:
+    """
+    Return the cancellation with which a wait ended, if it did.
+
+    asyncio throws it into the task. trio sends the outcome of the wait, which raises it there.
+    """
+    error = answer if isinstance(answer, BaseException) else getattr(answer, "error", None)
+    return error if isinstance(error, get_cancelled_exc_class()) else None
 
 
 @define(eq=False)
@@ -36,11 +46,9 @@ class Guard:
         """Hear that the run is being cancelled, before its tasks do."""
         self.cancelled = True
 
-    def is_too_late(self, error: BaseException) -> bool:
-        """Say whether *error*, thrown into a task, is a cancellation after the grace is over."""
-        if not self.cancelled or self.cancel_grace is None:
-            return False
-        if not isinstance(error, get_cancelled_exc_class()):
+    def grace_is_over(self) -> bool:
+        """Say whether a task of the cancelled run, which has heard of that, must be at its end."""
+        if self.cancel_grace is None:
             return False
         now = current_time()
         if self.since is None:
@@ -62,14 +70,16 @@ def drive(
     """
     Await *coroutine*, which *worker* is at: what it awaits is handed to the loop, and back.
 
-    When the grace is over, a task hears of its cancellation once more. Only if it goes on after
-    that is it given up: the last cancellation may have been that of a time limit within a shield,
-    with which it cleans up.
+    Not every cancellation that comes is that of the run: scopes of the task's own have theirs, and
+    so has each `sleep()` of trio. So those count that end a wait which was bound to be cancelled
+    when it began. Of the first of these the task hears as usual, and after the last the grace is
+    over.
     """
     slow = math.inf if guard.slow_callback_duration is None else guard.slow_callback_duration
-    told = False
+    heard = exposed = False
     send = step = coroutine.send
     argument: Any = None
+    cancellation: BaseException | None = None
     try:
         while True:
             began = perf_counter()
@@ -80,6 +90,8 @@ def drive(
             finally:
                 if perf_counter() - began > slow:
                     _warn_of_slow_step(worker, perf_counter() - began, slow)
+            if guard.cancelled:
+                exposed = current_effective_deadline() == -math.inf
             # Outside of the except block: what the task raises must not have this as context.
             try:
                 argument = yield awaited
@@ -89,17 +101,18 @@ def drive(
                 raise
             except BaseException as error:
                 step, argument = coroutine.throw, error
-            if step is send or not guard.is_too_late(argument):
-                continue
-            if told:
-                _warn_of_going_on(worker, guard)
-                yield from _give_up(coroutine)
-                raise argument
-            told = True
+            if guard.cancelled:
+                cancellation = _cancellation_in(argument)
+                if cancellation is not None:
+                    if guard.grace_is_over() and exposed and heard:
+                        _warn_of_going_on(worker, guard)
+                        yield from _give_up(coroutine)
+                        raise cancellation
+                    heard = heard or exposed
     finally:
         # Now, and not when the error is freed, at whatever time and place that is. And the error
         # holds this frame, which must not hold the error.
-        del coroutine, send, step, argument
+        del coroutine, send, step, argument, cancellation
 
 
 def _give_up(coroutine: Coroutine[Any, Any, Any]) -> Generator[Any, Any, None]:
@@ -108,10 +121,13 @@ def _give_up(coroutine: Coroutine[Any, Any, Any]) -> Generator[Any, Any, None]:
 
     A GeneratorExit passes most of what catches a cancellation. Unlike with `close()`, what the
     coroutine awaits then is handed to the loop: trio is confused by a wait which it never sees. If
-    even this ends nothing, the coroutine is dropped where it stands.
+    even this ends nothing, the coroutine is dropped where it stands, here and now: without a loop
+    it might never wait, and so never come to an end. (A scope that it has open then stays open, and
+    anyio makes a RuntimeError of that, with which the run ends. There is no way to close it.)
     """
     step: Any = coroutine.throw
     argument: Any = GeneratorExit()
+    cancellation: Any = None
     try:
         while True:
             try:
@@ -120,13 +136,17 @@ def _give_up(coroutine: Coroutine[Any, Any, Any]) -> Generator[Any, Any, None]:
                 # With StopIteration it is at its end, and other errors of its have nobody to
                 # tell: its item is neither done nor failed.
                 return
+            exposed = current_effective_deadline() == -math.inf
             try:
                 argument = yield awaited
                 step = coroutine.send
-            except Exception as error:
+            except BaseException as error:
                 step, argument = coroutine.throw, error
+            cancellation = _cancellation_in(argument)
+            if cancellation is not None and exposed:
+                raise cancellation
     finally:
-        del coroutine, step, argument
+        del coroutine, step, argument, cancellation
 
 
 def _warn_of_slow_step(worker: Worker, seconds: float, slow: float) -> None:

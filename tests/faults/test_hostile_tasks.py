@@ -1,4 +1,4 @@
-"""Row 12: tasks that swallow their cancellation."""
+"""Rows 12 and 27: tasks that swallow their cancellation, and tasks that hold the loop."""
 
 from __future__ import annotations
 
@@ -6,14 +6,20 @@ import asyncio
 from contextlib import suppress
 
 import anyio
+import pytest
 from anyio.lowlevel import checkpoint
 from hypothesis import strategies as st
 
-from antflow import Pipeline, Stage
+from antflow import Pipeline, Stage, _driver
 from antflow.testing import Decision, cancel, cancel_natively, explore
 from faults.kit import at_each_step, both, explored, no_task_left, row
 
 TITLE = "A task that swallows its cancellation is named, and holds the run up for a while at most"
+
+
+async def same(value: int) -> int:
+    await checkpoint()
+    return value
 
 
 class Swallower:
@@ -62,3 +68,61 @@ def test_so_it_is_under_every_schedule(backend: str, schedule: list[Decision], s
     swallower = Swallower()
     explore(swallower.run, backend=backend, schedule=schedule, hooks={step: cancel})
     assert not swallower.began_too_late
+
+
+@row(12, TITLE)
+@explored(step=st.integers(0, 40), workers=st.integers(1, 3))
+def test_a_task_that_swallows_each_cancellation_does_not_hold_up_the_end(
+    backend: str, schedule: list[Decision], step: int, workers: int
+) -> None:
+    inside = 0
+
+    async def immovable(value: int) -> int:
+        nonlocal inside
+        inside += 1
+        try:
+            while True:
+                with suppress(anyio.get_cancelled_exc_class()):
+                    await anyio.sleep_forever()
+        finally:
+            inside -= 1
+
+    async def main() -> None:
+        stages = [Stage("A", 2, [same]), Stage("B", workers, [immovable], queue_capacity=1)]
+        async with no_task_left():
+            # So that it ends, also if the hook comes too early or too late.
+            with anyio.move_on_after(5):
+                await Pipeline(stages, cancel_grace=0).run(range(6))
+
+    explore(main, backend=backend, schedule=schedule, hooks={step: cancel})
+    assert inside == 0
+
+
+@row(27, "A task that holds the loop is named, at no cost for those who do not ask for it")
+@explored(culprit=st.integers(0, 5))
+def test_a_task_that_holds_the_loop_is_named(
+    backend: str, schedule: list[Decision], culprit: int
+) -> None:
+    now = 0.0
+    heard: list[str] = []
+
+    async def compute(value: int) -> int:
+        nonlocal now
+        await checkpoint()
+        if value == culprit:
+            now += 1
+        await checkpoint()
+        return value
+
+    async def main() -> None:
+        pipeline = Pipeline(
+            [Stage("A", 2, [same]), Stage("B", 3, [compute])], slow_callback_duration=0.5
+        )
+        assert (await pipeline.run(range(6))).values == list(range(6))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_driver, "perf_counter", lambda: now)
+        patch.setattr(_driver.logger, "warning", lambda text, *args: heard.append(text % args))
+        explore(main, backend=backend, schedule=schedule)
+    (message,) = heard
+    assert message.startswith(f"item {culprit} in task 'compute' of stage 'B' held the loop for 1")
