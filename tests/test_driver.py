@@ -19,6 +19,7 @@ from anyio.lowlevel import checkpoint
 
 from antflow import Pipeline, PipelineError, Stage, StageValidationError, _driver
 from antflow._driver import Guard, drive
+from antflow._sentry import Sentry
 from antflow._worker import Worker
 
 
@@ -298,6 +299,23 @@ class TestSwallowedCancellations:
         assert ended == [0]
         assert not caplog.records
 
+    async def test_who_only_asks_for_slow_steps_has_nothing_given_up(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        heard = 0
+
+        async def stubborn(value: int) -> None:
+            nonlocal heard
+            while heard < 3:
+                try:
+                    await anyio.sleep_forever()
+                except anyio.get_cancelled_exc_class():
+                    heard += 1
+
+        await by_scope_around(Pipeline([Stage("A", 1, [stubborn])], slow_callback_duration=60))
+        assert heard == 3
+        assert not caplog.records
+
     async def test_scopes_of_its_own_do_not_count(self, caplog: pytest.LogCaptureFixture) -> None:
         async def impatient(value: int) -> int:
             for _ in range(3):
@@ -402,6 +420,18 @@ class TestNativelyOnAsyncio:
 
         await TestSwallowedCancellations.swallow(now)
         assert len(caplog.records) == 2
+
+    async def test_a_cancellation_after_the_end_is_none_of_the_run(self) -> None:
+        alarms: list[None] = []
+        sentry = Sentry(lambda: alarms.append(None))
+        standing = asyncio.ensure_future(sentry.stand())
+        await anyio.wait_all_tasks_blocked()
+        sentry.relieve()
+        standing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await standing
+        assert not sentry.alarmed
+        assert not alarms
 
 
 async def test_errors_reach_the_one_who_cleans_up() -> None:
