@@ -29,9 +29,9 @@ FLOORS: dict[str, list[str]] = {
         "_tracker",
     ],
     "plan": ["_stage", "_source"],
-    "hands": ["_worker", "_task_runner", "_state"],
+    "hands": ["_worker", "_driver", "_task_runner", "_state"],
     "path": ["_line", "_entrance", "_sink", "_pool", "_flow", "_feeder"],
-    "life": ["_host", "_background", "_run"],
+    "life": ["_host", "_background", "_sentry", "_overtime", "_run"],
     "face": ["_observable", "_stream", "_live", "_signals", "_pipeline"],
     "outside": ["_demo_report", "demo", "__main__"],
 }
@@ -141,7 +141,12 @@ def test_only_the_allowed_packages_are_imported(module: str) -> None:
         allowed.add("anyio")
     if module == "_retry":
         allowed.add("stamina")
-    if module in ("_background", "_cancellation", "__main__"):  # a comment there proves the need
+    if module in (
+        "_background",
+        "_cancellation",
+        "_sentry",
+        "__main__",
+    ):  # a comment there proves the need
         allowed.add("asyncio")
     assert foreign <= allowed
 

@@ -244,7 +244,7 @@ async def _fail(record: Record, failure: Failure, pool: Pool, worker: Worker) ->
     if pool.places is not None:
         pool.places.release(pool.places.place_of(record))
     pool.state.settle()
-    if pool.state.stopped:
+    if pool.state.too_many:
         pool.stop()
 
 

@@ -13,6 +13,7 @@ from ._bus import EventBus, Subscription
 from ._callables import handler_name
 from ._cancellation import interrupts
 from ._checks import check_flag, check_number, check_whole, refuse
+from ._driver import make_guard
 from ._errors import PipelineError, TooManyFailuresError
 from ._host import hosting
 from ._items import DEFAULT_PRIORITY, Results
@@ -41,6 +42,16 @@ def _check_tracker(pipeline: Pipeline, attribute: Any, tracker: object) -> None:
         refuse("Pipeline", "status_tracker", "a StatusTracker or None", tracker, hint)
 
 
+def _check_slow(pipeline: Pipeline, attribute: Any, seconds: float | None) -> None:
+    if seconds is not None:
+        check_number("Pipeline", "slow_callback_duration", seconds, at_least=0, above=True)
+
+
+def _check_grace(pipeline: Pipeline, attribute: Any, seconds: float | None) -> None:
+    if seconds is not None:
+        check_number("Pipeline", "cancel_grace", seconds, at_least=0)
+
+
 @define(eq=False, on_setattr=setters.frozen)
 class Pipeline(Observable):
     """
@@ -55,6 +66,12 @@ class Pipeline(Observable):
         collect_results: Whether `run()` keeps what comes out of the last stage. Failures are
             always kept.
         status_tracker: Is told of every event.
+        slow_callback_duration: If given, the log warns of each task that holds the loop for longer
+            than so many seconds without an ``await``. It costs a few microseconds per task.
+        cancel_grace: For how many seconds a task may go on once the run is cancelled: one that
+            swallows its cancellation is given up then, and the log says so. It still ends what
+            it shields from cancellation, and a thread cannot be stopped. By default for ever. It
+            costs a few microseconds per task.
 
     Attributes:
         events: The bus on which `StatusEvent` and `TaskEvent` are published: subscribe here to
@@ -67,6 +84,8 @@ class Pipeline(Observable):
     stages: tuple[Stage, ...] = field(converter=check_stages)
     collect_results: bool = field(default=True, validator=_check_collect_results)
     status_tracker: StatusTracker | None = field(default=None, validator=_check_tracker)
+    slow_callback_duration: float | None = field(default=None, validator=_check_slow, kw_only=True)
+    cancel_grace: float | None = field(default=None, validator=_check_grace, kw_only=True)
     events: EventBus = field(factory=EventBus, init=False, repr=False)
     _hooks: tuple[StageHooks, ...] = field(init=False, repr=False, on_setattr=setters.NO_OP)
     # What changes: the newest run, its books, and the block if the pipeline is entered.
@@ -121,7 +140,7 @@ class Pipeline(Observable):
         run = self._new_run(max_failures=max_failures, source=items)
         await self._conduct(run, handle_signals)
         results = run.state.results()
-        if run.state.stopped:
+        if run.state.too_many:
             last = run.state.failures[-1].as_exception()
             count = len(run.state.failures)
             raise TooManyFailuresError(
@@ -144,7 +163,7 @@ class Pipeline(Observable):
         else:
             with interrupts():
                 await run.conduct()
-        if run.state.stopped:
+        if run.state.too_many:
             return
         if run.interrupted and run.state.unfinished:
             raise KeyboardInterrupt
@@ -381,7 +400,8 @@ class Pipeline(Observable):
         )
         tracker = self.status_tracker
         limits = {} if tracker is None else tracker.task_concurrency_limits
-        return Run(state, self.events, self._hooks, limits, sink, source, target, priority)
+        guard = make_guard(self.slow_callback_duration, self.cancel_grace)
+        return Run(state, self.events, self._hooks, limits, sink, source, target, priority, guard)
 
     def _begin_run(self) -> Run:
         run = self._new_run()

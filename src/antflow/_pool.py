@@ -106,5 +106,6 @@ class Pool:
         """Strike *worker* off; the last one takes the end of the stream on to the next stage."""
         self.running -= 1
         heapq.heappush(self._free, worker.number)
-        if not self.running and self.following is not None:
+        # A stopped run is being cancelled: nobody waits for its end, and somebody may still send.
+        if not self.running and self.following is not None and not self.state.stopped:
             self.following.entrance.close()

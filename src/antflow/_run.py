@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import AsyncIterable, Iterable, Mapping
 from contextvars import Context, ContextVar, copy_context
+from functools import partial
 from typing import Any
 
 from anyio import CancelScope, Event, create_task_group
@@ -12,6 +13,7 @@ from anyio.abc import TaskGroup
 
 from ._bus import EventBus
 from ._cancellation import host_task, present_task
+from ._driver import Guard
 from ._entrance import open_entrance
 from ._errors import PipelineError
 from ._feeder import Feeder
@@ -19,11 +21,14 @@ from ._flow import back_off, work
 from ._host import fatal_errors, raise_fatal
 from ._items import DEFAULT_PRIORITY
 from ._limits import TaskLimits
+from ._overtime import Overtime
 from ._pool import Pool, StageHooks
+from ._sentry import Sentry
 from ._sink import ResultSink
 from ._stage import Stage
 from ._state import RunState
 from ._task_runner import TaskRunner
+from ._worker import Worker
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
@@ -49,6 +54,7 @@ class Run:
         source: What to feed from the start, if anything.
         target: The number of the stage that *source* goes to, from 0.
         priority: Goes with the items of *source*.
+        guard: If given, what the tasks are watched for.
 
     Attributes:
         ended: Set when `conduct()` is over.
@@ -67,6 +73,7 @@ class Run:
         source: Iterable[Any] | AsyncIterable[Any] | None = None,
         target: int = 0,
         priority: float = DEFAULT_PRIORITY,
+        guard: Guard | None = None,
     ) -> None:
         self.state = state
         self.sink = sink
@@ -83,7 +90,10 @@ class Run:
         self._source_error: BaseException | None = None
         self._finishing = False
         self._wired = Event()
-        self._closing = Event()
+        self._guard = guard
+        alarms = [state.stop] if guard is None else [state.stop, guard.alarm]
+        self._sentry = Sentry(*alarms)
+        self._overtime = Overtime()
         # Set while nothing is under way and nobody feeds; a new one each time that this ends.
         self._quiet = Event()
         # Of the tasks that carry items, and of nothing else: cancelling it hurts no bystander.
@@ -117,7 +127,6 @@ class Run:
             with self._scope:
                 async with create_task_group() as self._group:
                     self._group.start_soon(self._keep_open)
-                    self._wire()
         except BaseExceptionGroup as errors:
             fatal = fatal_errors(errors)
         finally:
@@ -141,7 +150,7 @@ class Run:
         finally:
             # Each of these is in the traceback that now leads here.
             del fatal
-        if self.state.unfinished and not self.cancelled and not self.state.stopped:
+        if self.state.unfinished and not self.cancelled and not self.state.too_many:
             # A task group takes the cancellation of a child for its own, and ends without a word.
             raise PipelineError(
                 f"the run ended although {self.state.unfinished} of {self.state.admitted} items "
@@ -151,16 +160,20 @@ class Run:
 
     async def _keep_open(self) -> None:
         """
-        Live until the run takes no more input.
+        Open the pools, and live until the run takes no more input.
 
-        As long as this task lives, the group can be given others. (The host of the group must not
-        await this itself: on asyncio, a cancellation that reaches it there and then once more in
-        the group is given back to the task around, which then counts one too few.)
+        No worker begins before the sentry stands, since nothing waits in between. As long as this
+        task lives, the group can be given others. (The host of the group must not await this
+        itself: on asyncio, a cancellation that reaches it there and then once more in the group is
+        given back to the task around, which then counts one too few.)
         """
+        self._wire()
         try:
-            await self._closing.wait()
+            await self._sentry.stand()
         finally:
             self.draining = True
+            if self._sentry.alarmed:
+                await self._overtime.watch()
 
     def _wire(self) -> None:
         """Build the pools from the last stage to the first, and start them."""
@@ -176,13 +189,13 @@ class Run:
                 stage_state=stage_state,
                 bus=self._bus,
                 hooks=hooks,
-                runner=TaskRunner(stage_state.stage, self._bus, self._limits),
+                runner=TaskRunner(stage_state.stage, self._bus, self._limits, self._guard),
                 receive=receive,
                 entrance=entrance,
                 places=places,
                 following=following,
                 sink=self.sink,
-                start_worker=lambda *args: self._start(work, *args),
+                start_worker=self._start_worker,
                 start_back_off=lambda *args: self._start(back_off, *args),
                 stop=self._scope.cancel,
             )
@@ -195,6 +208,11 @@ class Run:
                 feeder.stop()
         self._wired.set()
         self._check_quiet()
+
+    def _start_worker(self, pool: Pool, worker: Worker) -> None:
+        # Under the name of what it does, for those who look at the tasks of the loop.
+        employ = partial(self._group.start_soon, name=f"{work.__module__}.{work.__qualname__}")
+        self._context.run(employ, self._overtime.employ, work, pool, worker)
 
     def _start(self, function: Any, *args: Any) -> None:
         self._context.run(self._group.start_soon, function, *args)
@@ -242,7 +260,7 @@ class Run:
         if self._finishing:
             # From here on the end goes from stage to stage: the last worker closes the next one.
             self.draining = True
-            self._closing.set()
+            self._sentry.relieve()
             self._pools[0].entrance.close()
 
     # ---- what others may do meanwhile

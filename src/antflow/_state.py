@@ -99,7 +99,9 @@ class RunState:
     _slots: list[PipelineResult | None] = field(factory=list, init=False)
     # Whatever was still under way when the run ended is not, any more.
     over: bool = field(default=False, init=False)
-    # One item too many failed: no worker takes another.
+    # More items failed than may fail.
+    too_many: bool = field(default=False, init=False)
+    # That, or the run is cancelled: no worker takes another item.
     stopped: bool = field(default=False, init=False)
 
     def admit(self, item: Any) -> Record:
@@ -122,7 +124,15 @@ class RunState:
         if self.keep_failures:
             self.failures.append(failed)
         if self.max_failures is not None and len(self.failures) > self.max_failures:
-            self.stopped = True
+            self.too_many = self.stopped = True
+
+    def stop(self) -> None:
+        """
+        Let no worker take another item, since the run is being cancelled.
+
+        Else one whose task swallows the cancellation and returns would begin another.
+        """
+        self.stopped = True
 
     def settle(self) -> None:
         """Be done with an item."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from inspect import isawaitable
 from time import perf_counter, time
+from types import CoroutineType
 from typing import Any
 
 from anyio import CapacityLimiter, Semaphore, current_time, move_on_after, to_thread
@@ -13,6 +14,7 @@ from attrs import frozen
 from ._bus import EventBus
 from ._callables import is_async, task_name
 from ._cancellation import is_failure_of_item
+from ._driver import Guard, drive
 from ._events import TaskEvent, TaskEventType
 from ._items import Record
 from ._limits import TaskLimits, acquire_all, release_all
@@ -43,6 +45,10 @@ class _Step:
     name: str
     call: Call
     limits: tuple[Semaphore, ...]
+    # Given if each call is driven by hand.
+    guard: Guard | None
+    # Whether there is nothing to do but to call it, as long as nobody hears of it.
+    is_plain: bool
 
 
 # What the runner returns for an item that skip_if lets pass.
@@ -54,21 +60,21 @@ class TaskRunner:
 
     __slots__ = ("_bus", "_policy", "_skip_if", "_stage_name", "_steps")
 
-    def __init__(self, stage: Stage, bus: EventBus, pipeline_limits: TaskLimits) -> None:
+    def __init__(
+        self, stage: Stage, bus: EventBus, pipeline_limits: TaskLimits, guard: Guard | None = None
+    ) -> None:
         self._bus = bus
         self._stage_name = stage.name
         self._skip_if = stage.skip_if
         self._policy = stage.retry_policy
         limits = TaskLimits(stage.task_concurrency_limits)
         limiter = CapacityLimiter(stage.workers)
-        self._steps = [
-            _Step(
-                name=task_name(task),
-                call=_adapt(task, stage, limiter),
-                limits=limits.of(task_name(task)) + pipeline_limits.of(task_name(task)),
-            )
-            for task in stage.tasks
-        ]
+        self._steps = []
+        for task in stage.tasks:
+            name = task_name(task)
+            held = limits.of(name) + pipeline_limits.of(name)
+            call = _adapt(task, stage, limiter)
+            self._steps.append(_Step(name, call, held, guard, not held and guard is None))
 
     async def run(self, record: Record, worker: Worker, value: Any, first: int = 0) -> Any:
         """
@@ -84,10 +90,10 @@ class TaskRunner:
         for step in self._steps[first:] if first else self._steps:
             worker.task_name = step.name
             try:
-                if step.limits or self._bus.task_subscriptions:
-                    value = await self._attempt(step, value, record, worker, record.attempt)
-                else:
+                if step.is_plain and not self._bus.task_subscriptions:
                     value = await step.call(value)
+                else:
+                    value = await self._attempt(step, value, record, worker, record.attempt)
                 continue
             except BaseException as error:
                 if not is_failure_of_item(error):
@@ -126,7 +132,10 @@ class TaskRunner:
             if self._bus.task_subscriptions:
                 await self._publish("start", step, record, worker, attempt)
                 worker.attempt_began = perf_counter()
-            value = await step.call(value)
+            if step.guard is None:
+                value = await step.call(value)
+            else:
+                value = await drive(_coroutine(step.call(value)), worker, step.guard)
         finally:
             if step.limits:
                 release_all(step.limits)
@@ -239,6 +248,14 @@ async def _ask(retries: Retries, error: BaseException, attempt: int) -> tuple[bo
         # Past the error's own class: it may be frozen.
         BaseException.__setattr__(hook_error, "__context__", error)
         return False, hook_error
+
+
+def _coroutine(awaitable: Awaitable[Any]) -> Coroutine[Any, Any, Any]:
+    return awaitable if isinstance(awaitable, CoroutineType) else _await(awaitable)
+
+
+async def _await(awaitable: Awaitable[Any]) -> Any:
+    return await awaitable
 
 
 def _adapt(task: Task, stage: Stage, limiter: CapacityLimiter) -> Call:

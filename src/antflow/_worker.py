@@ -6,6 +6,7 @@ from time import perf_counter, time
 
 from attrs import define, field
 
+from ._errors import show
 from ._items import Record
 from ._stats import WorkerMetrics, WorkerState
 
@@ -37,6 +38,13 @@ class Worker:
         self.ended = now = perf_counter()
         self.seconds += now - self.began
         self.record = self.task_name = self.attempt_began = None
+
+    def whereabouts(self) -> str:
+        """Say, for a message, where an item is that does not come on."""
+        if self.record is None:
+            # What came of it is in the books, and is being told.
+            return f"a callback of worker {self.name!r}"
+        return f"item {show(self.record.id)} in task {self.task_name!r} of stage {self.stage!r}"
 
     def state(self) -> WorkerState:
         """Return a copy of what this worker is doing."""

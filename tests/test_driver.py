@@ -1,0 +1,464 @@
+"""Tasks that are watched: those that hold the loop, and those that swallow their cancellation."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import inspect
+import sys
+import types
+import weakref
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import suppress
+from typing import Any
+
+import anyio
+import pytest
+from anyio import CancelScope
+from anyio.lowlevel import checkpoint
+
+from antflow import Pipeline, PipelineError, Stage, StageValidationError, _driver
+from antflow._driver import Guard, drive
+from antflow._sentry import Sentry
+from antflow._worker import Worker
+
+
+async def same(value: Any) -> Any:
+    await checkpoint()
+    return value
+
+
+async def pass_time(seconds: float) -> None:
+    """Wait, whatever is cancelled meanwhile."""
+    with CancelScope(shield=True):
+        await anyio.sleep(seconds)
+
+
+@pytest.mark.parametrize("option", ["slow_callback_duration", "cancel_grace"])
+@pytest.mark.parametrize("value", ["1", True, -1, float("nan"), float("inf")])
+def test_an_option_that_is_no_number_of_seconds_is_refused(option: str, value: Any) -> None:
+    with pytest.raises(StageValidationError, match=f"Pipeline: {option} must be a"):
+        Pipeline([Stage("A", 1, [same])], **{option: value})
+
+
+def test_a_step_may_not_be_asked_to_take_no_time() -> None:
+    with pytest.raises(StageValidationError, match="slow_callback_duration must be a number above"):
+        Pipeline([Stage("A", 1, [same])], slow_callback_duration=0)
+    Pipeline([Stage("A", 1, [same])], cancel_grace=0)
+
+
+class Compiled:
+    """As `inspect` sees the async functions of Cython, which give no coroutines of Python's own."""
+
+    __class__ = property(lambda self: types.FunctionType)  # type: ignore[assignment]
+    __code__ = types.SimpleNamespace(co_flags=inspect.CO_COROUTINE)
+    __signature__ = inspect.signature(same)
+    __name__ = "compiled"
+
+    def __call__(self, value: Any) -> Awaitable[Any]:
+        class Result:
+            def __await__(self) -> Generator[Any, Any, Any]:
+                return same(value).__await__()
+
+        return Result()
+
+
+async def test_tasks_that_are_watched_do_what_they_do_otherwise() -> None:
+    attempts = 0
+    contexts: list[Any] = []
+
+    async def flaky(value: int) -> int:
+        nonlocal attempts
+        attempts += 1
+        try:
+            return await anyio.to_thread.run_sync(int, "x" if attempts == 1 else str(value))
+        except ValueError as error:
+            contexts.append(error.__context__)
+            raise
+
+    def plain(value: int) -> Awaitable[int]:
+        return same(value)
+
+    async def odd_fails(value: int) -> int:
+        if value % 2:
+            raise KeyError(value)
+        return value
+
+    stages = [
+        Stage("A", 1, [flaky, plain, Compiled()], task_wait_seconds=0),
+        Stage("B", 2, [odd_fails], task_attempts=1, task_timeout=60),
+        Stage("C", 2, [same, same], task_concurrency_limits={"same": 1}),
+    ]
+    pipeline = Pipeline(stages, slow_callback_duration=60, cancel_grace=0)
+    results = await pipeline.run(range(6))
+    assert results.values == [0, 2, 4]
+    assert [failed.error_type for failed in results.failures] == ["KeyError"] * 3
+    assert attempts == 7
+    assert contexts == [None]
+
+
+async def test_a_failure_of_a_watched_task_keeps_no_frame_alive() -> None:
+    errors: list[weakref.ref[BaseException]] = []
+
+    class Error(Exception):
+        pass
+
+    async def fail(value: int) -> None:
+        error = Error()
+        errors.append(weakref.ref(error))
+        try:
+            with anyio.move_on_after(0):
+                await anyio.sleep_forever()
+            raise error
+        finally:
+            del error
+
+    pipeline = Pipeline([Stage("A", 1, [fail], task_attempts=1)], cancel_grace=0)
+    gc.collect()
+    gc.disable()
+    try:
+        results = await pipeline.run(range(2))
+        assert len(results.failures) == 2
+        del results, pipeline
+        await checkpoint()
+        await checkpoint()
+        assert [reference() for reference in errors] == [None, None]
+    finally:
+        gc.enable()
+
+
+def test_a_watched_task_is_closed_with_the_one_who_awaits_it() -> None:
+    closed = False
+
+    @types.coroutine
+    def wait() -> Generator[None, None, None]:
+        yield
+
+    async def task() -> None:
+        nonlocal closed
+        try:
+            await wait()
+        finally:
+            closed = True
+
+    driven = drive(task(), Worker("A-W0", "A", 0), Guard(1, None))
+    driven.send(None)
+    driven.close()
+    assert closed
+
+
+class TestSlowSteps:
+    @pytest.fixture
+    def clock(self, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+        """Return a clock that stands still unless a test moves it."""
+        now = [100.0]
+        monkeypatch.setattr(_driver, "perf_counter", lambda: now[0])
+        return now
+
+    async def test_a_task_that_holds_the_loop_is_named(
+        self, clock: list[float], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async def compute(value: str) -> str:
+            await checkpoint()
+            if value == "c":
+                clock[0] += 0.75
+            await checkpoint()
+            return value
+
+        pipeline = Pipeline([Stage("A", 1, [compute])], slow_callback_duration=0.5)
+        assert (await pipeline.run(list("abcd"))).values == list("abcd")
+        (record,) = caplog.records
+        assert (record.name, record.levelname) == ("antflow", "WARNING")
+        assert record.getMessage().startswith(
+            "item 2 in task 'compute' of stage 'A' held the loop for 0.750 s, where 0.5 s"
+        )
+
+    async def test_so_is_one_that_fails_or_ends_with_it(
+        self, clock: list[float], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async def compute(value: int) -> int:
+            clock[0] += 2
+            if value:
+                raise ValueError
+            return value
+
+        stage = Stage("A", 1, [compute], task_attempts=1)
+        await Pipeline([stage], slow_callback_duration=1).run([0, 1])
+        assert [record.getMessage()[:6] for record in caplog.records] == ["item 0", "item 1"]
+
+    async def test_waiting_is_not_counted(
+        self, clock: list[float], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async def fetch(value: int) -> int:
+            await anyio.wait_all_tasks_blocked()
+            return value
+
+        async def move_clock() -> None:
+            clock[0] += 1000
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(Pipeline([Stage("A", 1, [fetch])], slow_callback_duration=1).run, [1])
+            await anyio.wait_all_tasks_blocked()
+            group.start_soon(move_clock)
+        assert not caplog.records
+
+
+Cancelling = Callable[[Pipeline], Awaitable[None]]
+
+
+async def by_scope_around(pipeline: Pipeline) -> None:
+    with anyio.move_on_after(5) as scope:
+        await pipeline.run(range(9))
+    assert scope.cancelled_caught
+
+
+async def by_shutdown(pipeline: Pipeline) -> None:
+    async with anyio.create_task_group() as group:
+
+        async def shut_down() -> None:
+            await anyio.sleep(5)
+            await pipeline.shutdown(drain=False)
+
+        group.start_soon(shut_down)
+        with pytest.raises(PipelineError, match="before all was finished"):
+            await pipeline.run(range(9))
+
+
+@pytest.mark.virtual_time
+class TestSwallowedCancellations:
+    """All runs here are cancelled when five seconds have passed."""
+
+    async def test_a_task_that_swallows_each_is_given_up(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        for cancel in (by_scope_around, by_shutdown):
+            caplog.clear()
+            await self.swallow(cancel)
+            assert [record.name for record in caplog.records] == ["antflow"] * 2
+            for record in caplog.records:
+                message = record.getMessage()
+                assert message.startswith("item ")
+                assert "in task 'swallow' of stage 'A' goes on although the run was" in message
+                assert "0 s have passed (cancel_grace): it is given up." in message
+
+    @staticmethod
+    async def swallow(cancel: Cancelling) -> None:
+        heard: dict[int, int] = {}
+        closed = []
+
+        async def swallow(value: int) -> None:
+            heard[value] = 0
+            try:
+                while True:
+                    try:
+                        await anyio.sleep_forever()
+                    except anyio.get_cancelled_exc_class():
+                        heard[value] += 1
+            finally:
+                closed.append(value)
+
+        pipeline = Pipeline([Stage("A", 2, [swallow]), Stage("B", 1, [same])], cancel_grace=0)
+        await cancel(pipeline)
+        # It hears of it while it waits, and when it waits again; after that it is given up.
+        assert heard == {0: 2, 1: 2}
+        assert sorted(closed) == [0, 1]
+        assert not pipeline.failures
+
+    async def test_it_is_not_given_up_before_the_grace_is_over(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        heard = []
+
+        async def swallow(value: int) -> None:
+            while True:
+                try:
+                    await anyio.sleep_forever()
+                except anyio.get_cancelled_exc_class():
+                    heard.append(anyio.current_time() - began)
+                    await pass_time(3)
+
+        began = anyio.current_time()
+        await by_scope_around(Pipeline([Stage("A", 1, [swallow])], cancel_grace=4))
+        assert heard == pytest.approx([5, 8])
+        assert anyio.current_time() - began == pytest.approx(11)
+        assert len(caplog.records) == 1
+
+    async def test_a_task_that_ends_within_the_grace_is_left_alone(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        ended = []
+
+        async def late(value: int) -> int:
+            try:
+                await anyio.sleep_forever()
+            finally:
+                await pass_time(3)
+                ended.append(value)
+
+        await by_scope_around(Pipeline([Stage("A", 1, [late])], cancel_grace=5))
+        assert ended == [0]
+        assert not caplog.records
+
+    async def test_who_only_asks_for_slow_steps_has_nothing_given_up(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        heard = 0
+
+        async def stubborn(value: int) -> None:
+            nonlocal heard
+            while heard < 3:
+                try:
+                    await anyio.sleep_forever()
+                except anyio.get_cancelled_exc_class():
+                    heard += 1
+
+        await by_scope_around(Pipeline([Stage("A", 1, [stubborn])], slow_callback_duration=60))
+        assert heard == 3
+        assert not caplog.records
+
+    async def test_scopes_of_its_own_do_not_count(self, caplog: pytest.LogCaptureFixture) -> None:
+        async def impatient(value: int) -> int:
+            for _ in range(3):
+                with anyio.move_on_after(1):
+                    await anyio.sleep_forever()
+            return value
+
+        pipeline = Pipeline([Stage("A", 3, [impatient])], cancel_grace=0)
+        assert (await pipeline.run(range(3))).values == [0, 1, 2]
+        assert not caplog.records
+
+    async def test_a_time_limit_within_a_shield_is_kept_after_the_grace(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        cleaned = []
+
+        async def tidy(value: int) -> None:
+            try:
+                await anyio.sleep_forever()
+            finally:
+                with anyio.move_on_after(3, shield=True):
+                    await anyio.sleep_forever()
+                cleaned.append(value)
+
+        await by_scope_around(Pipeline([Stage("A", 1, [tidy])], cancel_grace=1))
+        assert cleaned == [0]
+        assert not caplog.records
+
+    async def test_who_is_given_up_may_clean_up_within_a_shield(self) -> None:
+        cleaned = []
+
+        async def tidy(value: int) -> None:
+            try:
+                while True:
+                    try:
+                        await anyio.sleep_forever()
+                    except anyio.get_cancelled_exc_class():
+                        pass
+            finally:
+                await pass_time(3)
+                cleaned.append(value)
+
+        await by_scope_around(Pipeline([Stage("A", 1, [tidy])], cancel_grace=0))
+        assert cleaned == [0]
+
+    async def test_who_swallows_even_that_is_dropped(
+        self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        ignored: list[Any] = []
+        monkeypatch.setattr(sys, "unraisablehook", ignored.append)
+
+        async def immortal(value: int) -> None:
+            while True:
+                with suppress(BaseException):
+                    await anyio.Event().wait()
+
+        pipeline = Pipeline([Stage("A", 1, [immortal])], cancel_grace=0)
+        await by_scope_around(pipeline)
+        assert "ignored GeneratorExit" in str(ignored[0].exc_value)
+        assert len(caplog.records) == 1
+        # What it left behind harms no other run.
+        again = Pipeline([Stage("A", 1, [same])])
+        assert (await again.run(range(3))).values == [0, 1, 2]
+
+    async def test_without_the_option_the_log_says_whom_the_run_waits_for(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async def stay(value: int) -> None:
+            await pass_time(30)
+
+        began = anyio.current_time()
+        await by_scope_around(Pipeline([Stage("A", 7, [stay])]))
+        assert anyio.current_time() - began == pytest.approx(30)
+        (record,) = caplog.records
+        assert (record.name, record.levelname) == ("antflow", "WARNING")
+        message = record.getMessage()
+        assert message.startswith("the run was cancelled 10 s ago, and waits for item ")
+        assert message.count("in task 'stay' of stage 'A', ") == 5
+        assert ", and 2 more. A task ends late if" in message
+
+    async def test_callbacks_are_named_too(self, caplog: pytest.LogCaptureFixture) -> None:
+        async def stay(*args: Any) -> None:
+            await pass_time(30)
+
+        await by_scope_around(Pipeline([Stage("A", 1, [same], on_success=stay)]))
+        (record,) = caplog.records
+        assert "waits for a callback of worker 'A-W0'. A task" in record.getMessage()
+
+
+class TestNativelyOnAsyncio:
+    @pytest.fixture
+    def anyio_backend(self) -> str:
+        return "asyncio"
+
+    async def test_a_native_cancellation_counts(self, caplog: pytest.LogCaptureFixture) -> None:
+        async def now(pipeline: Pipeline) -> None:
+            running = asyncio.ensure_future(pipeline.run(range(9)))
+            await anyio.wait_all_tasks_blocked()
+            running.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await running
+
+        await TestSwallowedCancellations.swallow(now)
+        assert len(caplog.records) == 2
+
+    async def test_a_cancellation_after_the_end_is_none_of_the_run(self) -> None:
+        alarms: list[None] = []
+        sentry = Sentry(lambda: alarms.append(None))
+        standing = asyncio.ensure_future(sentry.stand())
+        await anyio.wait_all_tasks_blocked()
+        sentry.relieve()
+        standing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await standing
+        assert not sentry.alarmed
+        assert not alarms
+
+
+async def test_errors_reach_the_one_who_cleans_up() -> None:
+    """Though it was given up: what it awaits then may fail, as it may otherwise."""
+    seen = []
+    inside = anyio.Event()
+
+    async def tidy(value: int) -> None:
+        try:
+            while True:
+                try:
+                    inside.set()
+                    await anyio.sleep_forever()
+                except anyio.get_cancelled_exc_class():
+                    pass
+        finally:
+            with CancelScope(shield=True):
+                try:
+                    await anyio.to_thread.run_sync(int, "x")
+                except ValueError as error:
+                    seen.append(error)
+                    raise
+
+    pipeline = Pipeline([Stage("A", 1, [tidy])], cancel_grace=0)
+    async with anyio.create_task_group() as group:
+        group.start_soon(pipeline.run, [1])
+        await inside.wait()
+        group.cancel_scope.cancel()
+    assert len(seen) == 1
+    assert not pipeline.failures
