@@ -44,7 +44,8 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=20_000)
     parser.add_argument("--rounds", type=int, default=9)
     arguments = parser.parse_args()
-    print(f"{'µs per task':28}{'asyncio':>10}{'trio':>10}")
+    print("| µs per task | asyncio | trio |")
+    print("|---|---:|---:|")
     found: dict[str, dict[str, list[float]]] = {name: {} for name in OPTIONS}
     for _ in range(arguments.rounds):
         for name, options in OPTIONS.items():
@@ -53,8 +54,8 @@ def main() -> None:
                 spent = anyio.run(cost, pipeline, arguments.items, backend=backend)
                 found[name].setdefault(backend, []).append(spent)
     for name, by_backend in found.items():
-        figures = (f"{statistics.median(spent):10.2f}" for spent in by_backend.values())
-        print(f"{name:28}{''.join(figures)}")
+        figures = " | ".join(f"{statistics.median(spent):.2f}" for spent in by_backend.values())
+        print(f"| {name} | {figures} |")
 
 
 if __name__ == "__main__":
