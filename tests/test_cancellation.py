@@ -403,3 +403,35 @@ async def test_a_failure_keeps_no_frame_of_ours_alive() -> None:
         assert [reference() for reference in references] == [None] * 4
     finally:
         gc.enable()
+
+
+@pytest.mark.virtual_time
+async def test_a_failure_whose_run_is_cancelled_keeps_no_frame_of_ours_alive() -> None:
+    """Also the error of an item that was in a back-off is free when the run is over."""
+    errors: list[weakref.ref[Exception]] = []
+
+    class Error(Exception):
+        pass
+
+    async def fail(value: int) -> None:
+        error = Error()
+        errors.append(weakref.ref(error))
+        await checkpoint()
+        try:
+            raise error
+        finally:
+            del error
+
+    gc.collect()
+    gc.disable()
+    try:
+        for tasks in ([fail], [same, fail]):
+            for tracker in (None, StatusTracker()):
+                stage = Stage("A", 2, tasks, task_wait_seconds=60)
+                with anyio.move_on_after(10):
+                    await Pipeline([stage], status_tracker=tracker).run(range(2))
+        await checkpoint()
+        await checkpoint()
+        assert [reference() for reference in errors] == [None] * 8
+    finally:
+        gc.enable()

@@ -141,7 +141,7 @@ def test_a_watched_task_is_closed_with_the_one_who_awaits_it() -> None:
         finally:
             closed = True
 
-    driven = drive(task(), Worker("A-W0", "A", 0), Guard(1, None))
+    driven = drive(task(), Worker("A-W0", "A", 0, "task"), Guard(1, None))
     driven.send(None)
     driven.close()
     assert closed

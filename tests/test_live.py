@@ -11,7 +11,15 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-from antflow import Item, Pipeline, PipelineError, PipelineRun, RetryPolicy, Stage
+from antflow import (
+    Item,
+    Pipeline,
+    PipelineError,
+    PipelineRun,
+    RetryPolicy,
+    Stage,
+    StatusEvent,
+)
 from antflow.testing import explore
 
 STAGE_AT_ONCE = RetryPolicy(scope="stage", wait_initial=0, wait_max=0, wait_jitter=0)
@@ -718,6 +726,33 @@ async def test_p1_holds_with_priorities_and_retries(capacity: int) -> None:
     outcomes = pipeline.results.values + [failed.stage_value for failed in pipeline.failures]
     assert sorted(outcomes) == list(range(80))
     assert pipeline.get_stats().items_in_flight == 0
+
+
+@pytest.mark.parametrize("listens", [False, True])
+async def test_an_item_under_way_is_not_mistaken_when_priorities_come_into_use(
+    listens: bool,
+) -> None:
+    """It was taken before there was a line: it fails, or is heard of, as itself."""
+    gate = anyio.Event()
+
+    async def refuse_0(value: int) -> int:
+        if value == 0:
+            await gate.wait()
+            raise ValueError(value)
+        if value == 1:
+            await gate.wait()
+        return value
+
+    stage = Stage("A", 2, [refuse_0], task_attempts=1)
+    async with Pipeline([stage]) as pipeline:
+        await pipeline.feed([0, 1, 2])
+        await anyio.wait_all_tasks_blocked()
+        await pipeline.feed([3, 4], priority=1)
+        if listens:
+            pipeline.events.subscribe(StatusEvent, lambda event: None)
+        gate.set()
+    assert pipeline.results.values == [1, 2, 3, 4]
+    assert [failed.value for failed in pipeline.failures] == [0]
 
 
 async def test_pipelines_that_use_no_priority_have_no_line() -> None:

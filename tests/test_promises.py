@@ -367,7 +367,12 @@ async def test_p10_idle_workers_do_nothing(monkeypatch: pytest.MonkeyPatch) -> N
     assert wakes <= 9  # three for each stage
 
 
-async def test_tasks_that_never_wait_give_others_a_turn_every_64_items() -> None:
+@pytest.mark.parametrize("succeeds", [True, False])
+@pytest.mark.parametrize(("capacity", "most"), [(math.inf, 256), (None, 128 + 8), (3, 3 + 8)])
+async def test_tasks_that_never_wait_give_others_a_turn(
+    capacity: float | None, most: int, succeeds: bool
+) -> None:
+    """After what the queue and those who send into it can hold, and 256 items at the most."""
     done = 0
     waiting = anyio.Event()
 
@@ -376,21 +381,24 @@ async def test_tasks_that_never_wait_give_others_a_turn_every_64_items() -> None
         if value == 0:
             await waiting.wait()
         done += 1
-        return value
+        if succeeds:
+            return value
+        raise ValueError(value)
 
     turns: list[int] = []
-    pipeline = Pipeline([Stage("A", 1, [count], queue_capacity=math.inf)])
+    last = Stage("B", 1, [count], task_attempts=1, queue_capacity=capacity)
+    pipeline = Pipeline([Stage("A", 8, [same]), last])
     async with anyio.create_task_group() as group:
         group.start_soon(pipeline.run, range(1000))
         await anyio.wait_all_tasks_blocked()
-        assert pipeline.get_stats().queue_sizes == {"A": 999}
+        assert pipeline.get_stats().queue_sizes["B"] == min(last.capacity, 999)
         waiting.set()
         while done < 1000:
             await checkpoint()
             turns.append(done)
     steps = [after - before for before, after in zip([0, *turns], turns)]
     # trio shuffles who runs first in a round, so that there may be two shares between two turns.
-    assert max(steps) <= 2 * 64
+    assert max(steps) <= 2 * most
 
 
 async def test_a_crowd_of_workers_leaves_when_there_is_nothing_to_do() -> None:

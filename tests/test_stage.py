@@ -234,7 +234,7 @@ def test_a_definition_does_not_change_behind_its_back() -> None:
 
 
 def test_the_default_capacity_grows_with_the_workers() -> None:
-    assert stage(workers=8).capacity == 64
+    assert stage(workers=8).capacity == 128
     assert stage(workers=100).capacity == 200
     assert stage(workers=100, queue_capacity=3).capacity == 3
     assert stage(queue_capacity=math.inf).capacity == math.inf

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from inspect import isawaitable
 from typing import Any
 
@@ -44,23 +44,28 @@ class Subscription:
         try:
             outcome = self.handler(*args)
         except BaseException as error:
-            if not is_failure_of_item(error):
-                raise
-            self._failed(error)
+            self.raised(error)
             return None
         if outcome is not None and isawaitable(outcome):
-            return self._finish(outcome)
+            return self.finish(outcome)
         return None
 
-    async def _finish(self, outcome: Awaitable[Any]) -> None:
+    async def finish(self, outcome: Awaitable[Any]) -> None:
+        """Wait for *outcome*, which the handler returned."""
         try:
             await outcome
         except BaseException as error:
-            if not is_failure_of_item(error):
-                raise
-            self._failed(error)
+            self.raised(error)
 
-    def _failed(self, error: BaseException) -> None:
+    def raised(self, error: BaseException) -> None:
+        """
+        Count *error*, which the handler raised.
+
+        Raises:
+            BaseException: *error* itself, if it must not be kept from ending the run.
+        """
+        if not is_failure_of_item(error):
+            raise error
         self.errors += 1
         if self.errors == 1:
             logger.error(
@@ -73,7 +78,7 @@ class Subscription:
 
 
 async def _finish_publishing(
-    first: Awaitable[None], rest: tuple[Subscription, ...], event: object
+    first: Awaitable[None], rest: Iterator[Subscription], event: object
 ) -> None:
     """Wait for the handler that is not done yet, then notify the others in turn."""
     await first
@@ -81,6 +86,29 @@ async def _finish_publishing(
         pending = subscription.notify(event)
         if pending is not None:
             await pending
+
+
+def publish_to(
+    subscriptions: tuple[Subscription, ...], event: StatusEvent | TaskEvent
+) -> Awaitable[None] | None:
+    """
+    Deliver *event* to all of *subscriptions*, one after the other.
+
+    Returns:
+        None if all handlers are done, else what must be awaited for them to finish. Whoever
+        publishes looks at the subscriptions first, and builds no event that nobody hears.
+    """
+    rest = iter(subscriptions)
+    for subscription in rest:
+        # As `notify()` does, without what it costs to pass on any number of arguments.
+        try:
+            outcome = subscription.handler(event)
+        except BaseException as error:
+            subscription.raised(error)
+            continue
+        if outcome is not None and isawaitable(outcome):
+            return _finish_publishing(subscription.finish(outcome), rest, event)
+    return None
 
 
 @define(eq=False)
@@ -95,10 +123,12 @@ class EventBus:
     Attributes:
         status_subscriptions: Who hears `StatusEvent`. While it is empty none is built.
         task_subscriptions: Who hears `TaskEvent`. While it is empty none is built.
+        is_silent: Whether both are empty.
     """
 
     status_subscriptions: tuple[Subscription, ...] = field(default=(), init=False)
     task_subscriptions: tuple[Subscription, ...] = field(default=(), init=False)
+    is_silent: bool = field(default=True, init=False)
 
     def subscribe(
         self,
@@ -130,6 +160,7 @@ class EventBus:
             self.task_subscriptions += (subscription,)
         else:
             raise TypeError(f"event_type must be StatusEvent or TaskEvent, got {event_type!r}")
+        self.is_silent = False
         return subscription
 
     def unsubscribe(self, subscription: Subscription) -> None:
@@ -140,20 +171,15 @@ class EventBus:
         self.task_subscriptions = tuple(
             other for other in self.task_subscriptions if other is not subscription
         )
+        self.is_silent = not (self.status_subscriptions or self.task_subscriptions)
 
     def publish(self, event: StatusEvent | TaskEvent) -> Awaitable[None] | None:
         """
         Deliver *event*.
 
         Returns:
-            None if all handlers are done, else what must be awaited for them to finish. Whoever
-            publishes checks the subscriptions first, and builds no event that nobody hears.
+            None if all handlers are done, else what must be awaited for them to finish.
         """
-        subscriptions = (
-            self.status_subscriptions if type(event) is StatusEvent else self.task_subscriptions
-        )
-        for index, subscription in enumerate(subscriptions, 1):
-            pending = subscription.notify(event)
-            if pending is not None:
-                return _finish_publishing(pending, subscriptions[index:], event)
-        return None
+        if type(event) is StatusEvent:
+            return publish_to(self.status_subscriptions, event)
+        return publish_to(self.task_subscriptions, event)

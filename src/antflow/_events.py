@@ -54,6 +54,14 @@ class StatusEvent:
         return None if self.failed_item is None else self.failed_item.exception
 
 
+class NewStatusEvent(StatusEvent):
+    """A `StatusEvent` in the making: see `_NewResult`, for which it is the same."""
+
+    __slots__ = ()
+    __setattr__ = object.__setattr__
+    __delattr__ = object.__delattr__
+
+
 @frozen
 class TaskEvent:
     """

@@ -19,8 +19,9 @@ from anyio.lowlevel import checkpoint
 from attrs import define, field
 
 from ._cancellation import is_failure_of_item
-from ._flow import ITEMS_PER_TURN, hand_over
-from ._pool import Pool
+from ._flow import hand_over
+from ._items import DEFAULT_PRIORITY, Record
+from ._pool import ITEMS_PER_TURN, Pool
 
 
 @define(eq=False)
@@ -60,6 +61,17 @@ class Feeder:
     _stopped: bool = field(default=False, init=False)
     # Whether an item is in hand, for which there is no room yet.
     _sending: bool = field(default=False, init=False)
+    # Whether there is nothing to do for an item but to hand it over.
+    _is_straight: bool = field(init=False)
+    # How many items were handed over since others last had a turn.
+    _turn: int = field(default=0, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._is_straight = (
+            self.permits is None
+            and self.priority == DEFAULT_PRIORITY
+            and self.pool.stage_state is self.pool.state.stages[0]
+        )
 
     async def run(self) -> None:
         """Read the source to its end, or until `stop()`."""
@@ -81,6 +93,7 @@ class Feeder:
             Whether it ends at once, since no item of it waits for room.
         """
         self._stopped = True
+        self._is_straight = False
         if not self._sending:
             self._scope.cancel()
         return not self._sending
@@ -129,23 +142,38 @@ class Feeder:
             None to read on, else what must be awaited before: it says whether to stop. An item that
             need not wait thus costs no coroutine.
         """
-        pool = self.pool
-        record = pool.state.admit(item)
-        record.priority = self.priority
+        record = self.pool.state.admit(item)
         self.admitted += 1
-        if pool.stage_state is not pool.state.stages[0]:
-            pool.stage_state.injected += 1
-        pending = hand_over(record, pool)
-        if pending is None and self.admitted % ITEMS_PER_TURN and not self._stopped:
-            if self.permits is None:
+        if self._is_straight:
+            pending = hand_over(record, self.pool)
+            self._turn += 1
+            if pending is None and self._turn < ITEMS_PER_TURN:
                 return None
+        else:
+            self._prepare(record)
+            pending = hand_over(record, self.pool)
+            self._turn += 1
+            if pending is None and self._turn < ITEMS_PER_TURN and self._may_go_on():
+                return None
+        return self._get_ready(pending)
+
+    def _prepare(self, record: Record) -> None:
+        """Give *record* what only some have: a priority, a stage to begin with."""
+        if self.priority != DEFAULT_PRIORITY:
+            record.priority = self.priority
+        if self.pool.stage_state is not self.pool.state.stages[0]:
+            self.pool.stage_state.injected += 1
+
+    def _may_go_on(self) -> bool:
+        """Say whether the next item may be read right now; if so, its permit is taken."""
+        if self._stopped:
+            return False
+        if self.permits is not None:
             try:
                 self.permits.acquire_nowait()
             except WouldBlock:
-                pass
-            else:
-                return None
-        return self._get_ready(pending)
+                return False
+        return True
 
     async def _get_ready(self, pending: Awaitable[None] | None) -> bool:
         """Wait for what must be waited for until the next item is read; say whether to stop."""
@@ -158,8 +186,10 @@ class Feeder:
             self.paused.set()
             await pending
             self._sending = False
-        if self.admitted and not self.admitted % ITEMS_PER_TURN:
+            self._turn = 0
+        if self._turn >= ITEMS_PER_TURN:
             await checkpoint()
+            self._turn = 0
         if self.permits is not None and not self._stopped:
             await self.permits.acquire()
         return self._stopped

@@ -8,39 +8,39 @@ from time import perf_counter, time
 from typing import Any
 
 from anyio import EndOfStream, WouldBlock
-from anyio.lowlevel import checkpoint
 from attrs import evolve
 
 from ._backend_hints import add_backend_hint
-from ._bus import Subscription
+from ._bus import Subscription, publish_to
+from ._cancellation import is_failure_of_item
 from ._errors import describe_error
-from ._events import Status, StatusEvent
+from ._events import NewStatusEvent, Status, StatusEvent
 from ._items import FailedItem, Record
 from ._pool import Pool
 from ._task_runner import SKIPPED, Failure
 from ._worker import Worker
 
-# A loop that never had to wait lets others run after so many items. Each time costs about as much
-# as an item; the price is that tasks which never await hold up the rest for so many of them.
-ITEMS_PER_TURN = 64
+_make = object.__new__
 
 
 async def work(pool: Pool, worker: Worker) -> None:
     """
     Take items from the queue of the stage, one after the other, until there are no more.
 
-    One round of the loop is one item at one stage, and its cost is what a pipeline costs: the
-    straight way has one coroutine of ours, the task runner's, and awaits nothing else that need
-    not wait.
+    One round of the loop is one item at one stage, and its cost is what a pipeline costs. An item
+    of which nobody hears goes the straight way, on which nothing is called or awaited that need
+    not be, beside the task. All others go the whole way.
     """
-    bus, hooks, following, places = pool.bus, pool.hooks, pool.following, pool.places
-    state, receive, sink = pool.state, pool.receive, pool.sink
+    state, bus = pool.state, pool.bus
+    following, sink, receive = pool.following, pool.sink, pool.receive
+    task: Any = pool.runner.sole_task
     context = copy_context()
     end = pool.leave
-    turn = 0
+    error = None
+    worker.rest()
     while not state.stopped:
         try:
-            record = receive.receive_nowait()
+            record = receive()
         except WouldBlock:
             if pool.idle >= 2:
                 break
@@ -48,82 +48,66 @@ async def work(pool: Pool, worker: Worker) -> None:
                 record = await _wait_for_item(pool)
             except EndOfStream:
                 break
-            turn = 0
+            worker.rest()
         except EndOfStream:
             break
-        if not pool.idle:
+        if pool.vacant and not pool.idle:
             pool.grow()
-        if pool.line is not None:
-            record = pool.line.next(record)
 
-        worker.record = record
-        worker.began = perf_counter()
-        if bus.status_subscriptions:
-            await _publish("in_progress", record, pool, worker.name)
-        outcome = await pool.runner.run(record, worker, record.value)
-        if type(outcome) is Failure:
-            worker.let_go()
-            if outcome.again:
-                await _retry(record, outcome, pool, worker)
+        if pool.is_straight and bus.is_silent:
+            worker.record = record
+            try:
+                record.value = await task(record.value)
+            except BaseException as caught:
+                if not is_failure_of_item(caught):
+                    raise
+                error = caught
+            if error is None and bus.is_silent:
+                # In one go, with no await in between: the books are right at every instant.
+                worker.since = perf_counter()
+                worker.processed += 1
+                worker.record = None
+                if following is not None:
+                    try:
+                        following.entrance.send_nowait(record)
+                    except WouldBlock:
+                        await following.entrance.send(record)
+                        worker.rest()
+                elif sink is None:
+                    state.deliver(record)
+                    state.settle()
+                else:
+                    pending = sink.put(record.result())
+                    if pending is not None:
+                        await pending
+                        worker.rest()
+                    state.settle()
             else:
-                await _fail(record, outcome, pool, worker)
+                rest_of_way = _take_through(record, pool, worker, record.value, error)
+                # Its traceback holds this frame.
+                error = None
+                await rest_of_way
         else:
-            status: Status = "completed"
-            listeners = hooks.success
-            if outcome is SKIPPED:
-                status = "skipped"
-                listeners = hooks.skip
-                pool.stage_state.skipped += 1
-            else:
-                record.value = outcome
-            # In one go, with no await in between: the books are right at every instant.
-            worker.processed += 1
-            worker.let_go()
-            if following is None:
-                state.deliver(record)
-            if bus.status_subscriptions:
-                await _publish(status, record, pool, worker.name)
-            if listeners:
-                await _tell(listeners, record, record.value)
-            place = None if places is None else places.place_of(record)
-            if following is not None:
-                pending = hand_over(record, following)
-            else:
-                pending = None if sink is None else sink.put(record.result())
-            if pending is not None:
-                await pending
-            if places is not None:
-                # Only now: an item that waits for room in the next stage still counts here.
-                places.release(place)
-                place = None
-            if following is None:
-                state.settle()
+            if pool.line is not None:
+                record = pool.line.next(record)
+            await _take_through(record, pool, worker)
+        # A worker that waits holds no item, and what it held is free (see TaskRunner).
+        del record
 
-        # A worker that waits holds no item, and what it held is free (see TaskRunner.run).
-        del record, outcome
         try:
-            changed = copy_context() != context
+            if copy_context() == context:
+                continue
         except Exception:
             # Values are compared that belong to the user, and some refuse to be: an array does.
-            changed = True
-        if changed:
-            if not _reset(context):
-                # A variable that was new cannot be unset. A new task does not have it.
-                end = pool.renew
-                break
-            context = copy_context()
-        turn += 1
-        if turn >= ITEMS_PER_TURN:
-            # It is as good as idle: nobody else need be started for its sake.
-            pool.idle += 1
-            try:
-                await checkpoint()
-            finally:
-                pool.idle -= 1
-            turn = 0
+            pass
+        if not _reset(context):
+            # A variable that was new cannot be unset. A new task does not have it.
+            end = pool.renew
+            break
+        context = copy_context()
     end(worker)
     # The traceback of a failure holds this frame, and through these the frame would hold failures.
-    del pool, following, state, context, end
+    del pool, following, state, context, end, receive, sink
 
 
 def _reset(context: Context) -> bool:
@@ -140,10 +124,92 @@ def _reset(context: Context) -> bool:
 async def _wait_for_item(pool: Pool) -> Record:
     pool.idle += 1
     try:
-        record: Record = await pool.receive.receive()
+        record: Record = await pool.stream.receive()
     finally:
         pool.idle -= 1
     return record
+
+
+# Of an item whose tasks were not called yet.
+_OPEN = object()
+
+
+async def _take_through(
+    record: Record, pool: Pool, worker: Worker, outcome: Any = _OPEN, error: Any = None
+) -> None:
+    """
+    Let *record* go the whole way through its stage.
+
+    Args:
+        record: What *worker* has in hand.
+        pool: That of the stage.
+        worker: Whoever it is.
+        outcome: What the sole task returned, if it was called already.
+        error: What the sole task raised, if it did.
+    """
+    bus, runner, following, places = pool.bus, pool.runner, pool.following, pool.places
+    if outcome is _OPEN:
+        worker.record = record
+        if bus.status_subscriptions:
+            pending = _publish("in_progress", record, pool, worker.name)
+            if pending is not None:
+                await pending
+        try:
+            outcome = await runner.run(record, worker)
+        except BaseException as caught:
+            if not is_failure_of_item(caught):
+                raise
+            error = caught
+    if error is not None:
+        # Outside the except block, which would be the context of later errors.
+        recovery = runner.recover(error, record, worker)
+        # As in `work()`.
+        error = None
+        outcome = await recovery
+    worker.let_go()
+
+    if type(outcome) is Failure:
+        if outcome.again:
+            await _retry(record, outcome, pool, worker)
+        else:
+            await _fail(record, outcome, pool, worker)
+    else:
+        status: Status = "completed"
+        listeners = pool.hooks.success
+        if outcome is SKIPPED:
+            status = "skipped"
+            listeners = pool.hooks.skip
+            pool.stage_state.skipped += 1
+        else:
+            record.value = outcome
+        # In one go, with no await in between: the books are right at every instant.
+        worker.processed += 1
+        if following is None:
+            pool.state.deliver(record)
+        if bus.status_subscriptions:
+            pending = _publish(status, record, pool, worker.name)
+            if pending is not None:
+                await pending
+        if listeners:
+            await _tell(listeners, record, record.value)
+        if places is not None:
+            place = places.place_of(record)
+            # What this stage counted is nothing to the next.
+            record.attempt, record.retries = 1, None
+        if following is not None:
+            pending = hand_over(record, following)
+        else:
+            pending = None if pool.sink is None else pool.sink.put(record.result())
+        if pending is not None:
+            await pending
+        if places is not None:
+            # Only now: an item that waits for room in the next stage still counts here.
+            places.release(place)
+        if following is None:
+            pool.state.settle()
+    worker.rest()
+    # As in `work()`.
+    del record, outcome, pool, runner, following
 
 
 def hand_over(record: Record, pool: Pool) -> Awaitable[None] | None:
@@ -154,12 +220,11 @@ def hand_over(record: Record, pool: Pool) -> Awaitable[None] | None:
         None if that is done, else what must be awaited for it: there is no room, or an event to
         be published. An item that need not wait thus costs no coroutine.
     """
-    if record.retries is not None:
-        # What the stage before counted is nothing to this one.
-        record.attempt = 1
-        record.retries = None
     if pool.bus.status_subscriptions:
-        return _announce_and_send(record, pool)
+        pending = _publish("queued", record, pool, None)
+        if pending is not None:
+            return _finish_and_send(pending, record, pool)
+    # In this order: a waiting worker may have the item before `send` returns.
     try:
         pool.entrance.send_nowait(record)
     except WouldBlock:
@@ -167,9 +232,8 @@ def hand_over(record: Record, pool: Pool) -> Awaitable[None] | None:
     return None
 
 
-async def _announce_and_send(record: Record, pool: Pool) -> None:
-    # In this order: a waiting worker may have the item before `send` returns.
-    await _publish("queued", record, pool, None)
+async def _finish_and_send(pending: Awaitable[None], record: Record, pool: Pool) -> None:
+    await pending
     try:
         pool.entrance.send_nowait(record)
     except WouldBlock:
@@ -179,16 +243,20 @@ async def _announce_and_send(record: Record, pool: Pool) -> None:
 async def _retry(record: Record, failure: Failure, pool: Pool, worker: Worker) -> None:
     """Leave *record* to a back-off that needs no worker."""
     if pool.bus.status_subscriptions:
-        await _publish(
+        pending = _publish(
             "retrying",
             record,
             pool,
             worker.name,
-            error=describe_error(failure.error),
-            error_type=type(failure.error).__name__,
-            attempt=record.attempt + 1,
-            retry=record.attempt,
+            {
+                "error": describe_error(failure.error),
+                "error_type": type(failure.error).__name__,
+                "attempt": record.attempt + 1,
+                "retry": record.attempt,
+            },
         )
+        if pending is not None:
+            await pending
     pool.start_back_off(pool, worker, record, failure)
 
 
@@ -224,17 +292,15 @@ async def _fail(record: Record, failure: Failure, pool: Pool, worker: Worker) ->
     worker.failed += 1
     pool.state.fail(failed)
     if pool.bus.status_subscriptions:
-        await _publish(
-            "failed",
-            record,
-            pool,
-            worker.name,
-            failed,
-            error=failed.error,
-            error_type=failed.error_type,
-            task_name=failed.task_name,
-            attempts=failed.attempts,
-        )
+        more = {
+            "error": failed.error,
+            "error_type": failed.error_type,
+            "task_name": failed.task_name,
+            "attempts": failed.attempts,
+        }
+        pending = _publish("failed", record, pool, worker.name, more, failed)
+        if pending is not None:
+            await pending
     if pool.hooks.failure:
         await _tell(pool.hooks.failure, record, failure.error)
     if pool.sink is not None:
@@ -256,24 +322,27 @@ async def _tell(listeners: tuple[Subscription, ...], record: Record, outcome: An
             await pending
 
 
-async def _publish(
+def _publish(
     status: Status,
     record: Record,
     pool: Pool,
     worker_name: str | None,
+    more: dict[str, Any] | None = None,
     failed: FailedItem | None = None,
-    **metadata: Any,
-) -> None:
-    pending = pool.bus.publish(
-        StatusEvent(
-            record.id,
-            pool.stage.name,
-            status,
-            worker_name,
-            time(),
-            {**record.metadata, **metadata},
-            failed,
-        )
-    )
-    if pending is not None:
-        await pending
+) -> Awaitable[None] | None:
+    """
+    Tell of *record*, with *more* beside its own metadata.
+
+    Returns:
+        As `publish_to()`.
+    """
+    event: Any = _make(NewStatusEvent)
+    event.item_id = record.id
+    event.stage = pool.name
+    event.status = status
+    event.worker = worker_name
+    event.timestamp = time()
+    event.metadata = record.metadata.copy() if more is None else {**record.metadata, **more}
+    event.failed_item = failed
+    event.__class__ = StatusEvent
+    return publish_to(pool.bus.status_subscriptions, event)

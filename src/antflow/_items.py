@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
-from attrs import define, field, frozen, validators
+from attrs import field, frozen, validators
 
 from ._errors import TaskFailedError, show
 
@@ -15,6 +15,8 @@ if sys.version_info < (3, 11):
     from exceptiongroup import ExceptionGroup
 
 DEFAULT_PRIORITY = 100
+
+_make = object.__new__
 
 
 def _no_metadata() -> dict[str, Any]:
@@ -74,6 +76,19 @@ class PipelineResult:
     def is_success(self) -> bool:
         """Whether the item went through all stages."""
         return self.error is None
+
+
+class _NewResult(PipelineResult):
+    """
+    A `PipelineResult` in the making.
+
+    The fields of a frozen instance must be set past its class, which takes three times as long as
+    setting them. So they are set on an instance of this class, which is then made a frozen one.
+    """
+
+    __slots__ = ()
+    __setattr__ = object.__setattr__
+    __delattr__ = object.__delattr__
 
 
 @frozen
@@ -165,31 +180,42 @@ class Results(list[PipelineResult]):
             )
 
 
-@define(eq=False)
 class Record:
     """
     One item on its way through the stages: the only thing that the streams carry.
 
-    `value` changes with each stage; the other fields stay, but for `attempt`, `retries` and
-    `place`, which belong to the stage that the item is in.
+    `value` changes with each stage. What hardly ever changes stands in the class, so that a record
+    is made in little time.
     """
 
-    sequence_id: int
-    id: Any
-    input: Any
-    value: Any
-    metadata: dict[str, Any]
-    attempt: int = 1
-    # The stage-scoped retries of this item, once it failed in the present stage (see _retry).
+    # Of the stage that the item is in: which attempt at it this is, and its retries, once it
+    # failed there (see _retry).
+    attempt = 1
     retries: Any = None
     # Lower goes first, where several wait for a stage and priorities are in use.
     priority: float = DEFAULT_PRIORITY
     # Under what its place is held, if that is not the record itself (see _entrance and _line).
     place: Any = None
 
+    def __init__(
+        self, sequence_id: int, item_id: Any, value: Any, metadata: dict[str, Any]
+    ) -> None:
+        self.sequence_id = sequence_id
+        self.id = item_id
+        self.input = value
+        self.value = value
+        self.metadata = metadata
+
     def result(self, error: BaseException | None = None) -> PipelineResult:
         """Return what became of the item, with *error* if it failed."""
-        return PipelineResult(self.id, self.value, self.sequence_id, self.metadata, error)
+        result: Any = _make(_NewResult)
+        result.id = self.id
+        result.value = self.value
+        result.sequence_id = self.sequence_id
+        result.metadata = self.metadata
+        result.error = error
+        result.__class__ = PipelineResult
+        return result  # type: ignore[no-any-return]
 
     def payload(self) -> dict[str, Any]:
         """Return what callbacks are given: a new dict of id, value and metadata."""
@@ -205,12 +231,12 @@ def make_record(sequence_id: int, item: Any) -> Record:
     """
     if isinstance(item, Item):
         item_id = sequence_id if item.id is RunningNumber.UNSET else item.id
-        return Record(sequence_id, item_id, item.value, item.value, dict(item.metadata))
+        return Record(sequence_id, item_id, item.value, dict(item.metadata))
     if isinstance(item, dict) and "id" in item:
         if "value" not in item:
-            return Record(sequence_id, item["id"], item, item, {})
+            return Record(sequence_id, item["id"], item, {})
         # Not by comparing the keys, which may be objects that refuse it.
         metadata = dict(item)
         item_id, value = metadata.pop("id"), metadata.pop("value")
-        return Record(sequence_id, item_id, value, value, metadata)
-    return Record(sequence_id, sequence_id, item, item, {})
+        return Record(sequence_id, item_id, value, metadata)
+    return Record(sequence_id, sequence_id, item, {})

@@ -175,7 +175,7 @@ class Pipeline(Observable):
         items: Iterable[Any] | AsyncIterable[Any],
         *,
         ordered: bool = False,
-        buffer_size: int | float = 64,
+        buffer_size: int | float = 128,
         window: int | None = None,
     ) -> ResultStream:
         """

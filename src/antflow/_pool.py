@@ -6,6 +6,7 @@ import heapq
 from collections.abc import Callable
 from typing import Any
 
+from anyio import WouldBlock
 from anyio.streams.memory import MemoryObjectReceiveStream
 from attrs import define, field, frozen
 
@@ -19,6 +20,10 @@ from ._state import RunState, StageState
 from ._task_runner import Failure, TaskRunner
 from ._worker import Worker
 
+# After so many items that it never had to wait for, a worker lets others have a turn. That takes as
+# long as an item or two; the price is that tasks which never await hold up the rest for so many.
+ITEMS_PER_TURN = 256
+
 
 @frozen(eq=False)
 class StageHooks:
@@ -27,6 +32,26 @@ class StageHooks:
     success: tuple[Subscription, ...] = ()
     failure: tuple[Subscription, ...] = ()
     skip: tuple[Subscription, ...] = ()
+
+
+def _in_turns(receive: Callable[[], Any]) -> Callable[[], Any]:
+    """
+    Make *receive* say now and then that it would have to wait, although it need not.
+
+    Who waits lets others have a turn. Where fewer items can be in the queue and on their way into
+    it, it does without: as long as nobody else runs, there will be no more of them.
+    """
+    left = ITEMS_PER_TURN
+
+    def receive_in_turns() -> Any:
+        nonlocal left
+        if not left:
+            left = ITEMS_PER_TURN
+            raise WouldBlock
+        left -= 1
+        return receive()
+
+    return receive_in_turns
 
 
 @define(eq=False)
@@ -42,11 +67,17 @@ class Pool:
     Invariant: while the stream is open, somebody is idle, or starting, or all `workers` are busy.
 
     Attributes:
+        stream: Out of which items come.
+        senders: How many workers the stage before has.
         following: The pool of the next stage; None for the last.
         sink: Where the outcome of each item goes, if the run is a stream.
+        name: That of the stage.
+        receive: Takes the next item out of the stream, as `receive_nowait()` does.
+        is_straight: Whether all that is to be done for an item is to call one task, as long as
+            nobody hears of it, and to hand over what it returns.
         line: In which order items are taken, once priorities are in use.
         idle: How many workers wait for an item.
-        running: How many workers have a task of their own at present.
+        vacant: How many workers have no task of their own at present.
     """
 
     state: RunState
@@ -54,19 +85,33 @@ class Pool:
     bus: EventBus
     hooks: StageHooks
     runner: TaskRunner
-    receive: MemoryObjectReceiveStream[Any]
+    stream: MemoryObjectReceiveStream[Any]
     entrance: Entrance
     places: Places | None
+    senders: int
     following: Pool | None
     sink: ResultSink | None
     start_worker: Callable[[Pool, Worker], None]
     start_back_off: Callable[[Pool, Worker, Record, Failure], None]
     stop: Callable[[], None]
+    name: str = field(init=False)
+    receive: Callable[[], Any] = field(init=False)
+    is_straight: bool = field(init=False)
     line: Line | None = field(default=None, init=False)
     idle: int = field(default=0, init=False)
-    running: int = field(default=0, init=False)
+    vacant: int = field(init=False)
     # Numbers of workers that left, as a heap: the lowest is used first.
     _free: list[int] = field(factory=list, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.name = self.stage.name
+        self.vacant = self.stage.workers
+        self.receive = self.stream.receive_nowait
+        if self.stage.capacity + self.senders > ITEMS_PER_TURN:
+            self.receive = _in_turns(self.receive)
+        self.is_straight = (
+            self.runner.sole_task is not None and self.places is None and not self.hooks.success
+        )
 
     @property
     def stage(self) -> Stage:
@@ -75,9 +120,9 @@ class Pool:
 
     def grow(self) -> None:
         """Start another worker, unless all are running."""
-        if self.running == self.stage.workers:
+        if not self.vacant:
             return
-        self.running += 1
+        self.vacant -= 1
         workers = self.stage_state.workers
         free = self._free
         worker = workers[heapq.heappop(free)] if free else self.stage_state.add_worker()
@@ -86,6 +131,7 @@ class Pool:
     def use_priorities(self) -> None:
         """From now on, let the most urgent item go first."""
         if self.line is None:
+            self.is_straight = False
             self.line = Line()
             self.entrance = PriorityEntrance(self.entrance, self.line)
 
@@ -104,8 +150,9 @@ class Pool:
 
     def leave(self, worker: Worker) -> None:
         """Strike *worker* off; the last one takes the end of the stream on to the next stage."""
-        self.running -= 1
+        self.vacant += 1
         heapq.heappush(self._free, worker.number)
+        is_last = self.vacant == self.stage.workers
         # A stopped run is being cancelled: nobody waits for its end, and somebody may still send.
-        if not self.running and self.following is not None and not self.state.stopped:
+        if is_last and self.following is not None and not self.state.stopped:
             self.following.entrance.close()

@@ -181,18 +181,20 @@ class Run:
         # that tasks set there, instead of those of the caller.
         self._context = self._context_inside()
         following: Pool | None = None
-        for stage_state, hooks in zip(reversed(self.state.stages), reversed(self._hooks)):
+        senders = [0, *(stage.workers for stage in self.stages)]
+        for number, stage_state in reversed(list(enumerate(self.state.stages))):
             send, receive, entrance, places = open_entrance(stage_state.stage)
             self._streams += (send, receive)
             following = Pool(
                 state=self.state,
                 stage_state=stage_state,
                 bus=self._bus,
-                hooks=hooks,
+                hooks=self._hooks[number],
                 runner=TaskRunner(stage_state.stage, self._bus, self._limits, self._guard),
-                receive=receive,
+                stream=receive,
                 entrance=entrance,
                 places=places,
+                senders=senders[number],
                 following=following,
                 sink=self.sink,
                 start_worker=self._start_worker,

@@ -163,7 +163,7 @@ class Stage:
             dict.
         queue_capacity: How many items may wait for this stage: a whole number, ``math.inf``, or 0
             for none: whoever hands an item over waits until a worker takes it. By default
-            ``max(64, 2 * workers)``.
+            ``max(128, 2 * workers)``.
         task_timeout: Seconds that one attempt of a task may take; then it fails with a
             `TimeoutError`, which is retried as any other error. A plain function cannot be
             interrupted: it counts as timed out once it returned.
@@ -222,7 +222,7 @@ class Stage:
     def capacity(self) -> int | float:
         """How many items may wait for this stage: `queue_capacity`, or its default."""
         if self.queue_capacity is None:
-            return max(64, 2 * self.workers)
+            return max(128, 2 * self.workers)
         return self.queue_capacity
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from attrs import define, field, setters
 
+from ._callables import task_name
 from ._events import worker_name
 from ._items import FailedItem, PipelineResult, Record, Results, make_record
 from ._stage import Stage
@@ -55,7 +56,9 @@ class StageState:
     def add_worker(self) -> Worker:
         """Return the worker with the next number."""
         number = len(self.workers)
-        worker = Worker(worker_name(self.stage.name, number), self.stage.name, number)
+        stage = self.stage
+        name = worker_name(stage.name, number)
+        worker = Worker(name, stage.name, number, task_name(stage.tasks[0]))
         self.workers.append(worker)
         return worker
 

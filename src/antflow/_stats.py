@@ -44,7 +44,8 @@ class WorkerMetrics:
         items_processed: Items that it finished with success, skipped ones included.
         items_failed: Items that failed for good in its hands.
         total_processing_time: Seconds in which it had an item in progress, back-off included.
-        last_active: When it last finished with an item, in Unix seconds; None if it never did.
+        last_active: When it last took an item or was done with one, in Unix seconds; None if none
+            is done yet.
     """
 
     worker_name: str

@@ -11,7 +11,7 @@ from typing import Any
 from anyio import CapacityLimiter, Semaphore, current_time, move_on_after, to_thread
 from attrs import frozen
 
-from ._bus import EventBus
+from ._bus import EventBus, publish_to
 from ._callables import is_async, task_name
 from ._cancellation import is_failure_of_item
 from ._driver import Guard, drive
@@ -56,9 +56,15 @@ SKIPPED = object()
 
 
 class TaskRunner:
-    """The tasks of one stage, made ready for one run."""
+    """
+    The tasks of one stage, made ready for one run.
 
-    __slots__ = ("_bus", "_policy", "_skip_if", "_stage_name", "_steps")
+    Attributes:
+        sole_task: The one task of the stage, if nothing need be done but to call it, as long as
+            nobody hears of it. Who calls it by himself brings what it raises to `recover()`.
+    """
+
+    __slots__ = ("_bus", "_policy", "_skip_if", "_stage_name", "_steps", "sole_task")
 
     def __init__(
         self, stage: Stage, bus: EventBus, pipeline_limits: TaskLimits, guard: Guard | None = None
@@ -75,18 +81,36 @@ class TaskRunner:
             held = limits.of(name) + pipeline_limits.of(name)
             call = _adapt(task, stage, limiter)
             self._steps.append(_Step(name, call, held, guard, not held and guard is None))
+        (first, *others) = self._steps
+        is_sole = first.is_plain and not others and self._skip_if is None
+        self.sole_task: Call | None = first.call if is_sole else None
 
-    async def run(self, record: Record, worker: Worker, value: Any, first: int = 0) -> Any:
+    def run(self, record: Record, worker: Worker) -> Awaitable[Any]:
         """
-        Take *value* through the tasks from number *first* on.
+        Take *record* through the tasks.
 
         Returns:
-            What the last task returned, or a `Failure`, or `SKIPPED`.
+            What is to be awaited for that: it gives what the last task returned, or a `Failure`, or
+            `SKIPPED`. Only a sole task may raise: bring that to `recover()`.
         """
-        if self._skip_if is not None and first == 0:
-            verdict = await self._shall_skip(value, record)
-            if verdict is not None:
-                return verdict
+        if self.sole_task is not None and not self._bus.task_subscriptions:
+            return self.sole_task(record.value)
+        if self._skip_if is None:
+            return self._run_from(0, record.value, record, worker)
+        return self._run_or_skip(record, worker)
+
+    def recover(self, error: BaseException, record: Record, worker: Worker) -> Awaitable[Any]:
+        """Do for *record*, for which the sole task raised *error*, what `run()` would have done."""
+        return self._recover(self._steps[0], record.value, error, record, worker)
+
+    async def _run_or_skip(self, record: Record, worker: Worker) -> Any:
+        verdict = await self._shall_skip(record.value, record)
+        if verdict is not None:
+            return verdict
+        return await self._run_from(0, record.value, record, worker)
+
+    async def _run_from(self, first: int, value: Any, record: Record, worker: Worker) -> Any:
+        """Take *value* through the tasks from number *first* on."""
         for step in self._steps[first:] if first else self._steps:
             worker.task_name = step.name
             try:
@@ -100,14 +124,20 @@ class TaskRunner:
                     raise
                 caught = error
             # Outside the except block: what later attempts raise must not have this as context.
-            recover = self._try_again if self._policy.scope == "task" else self._give_back
             try:
-                return await recover(step, value, caught, record, worker)
+                return await self._recover(step, value, caught, record, worker)
             finally:
                 # The traceback of the error holds this frame and those that called it: no variable
                 # of theirs may hold the error, or only the garbage collector would free it.
                 del caught
         return value
+
+    def _recover(
+        self, step: _Step, value: Any, error: BaseException, record: Record, worker: Worker
+    ) -> Awaitable[Any]:
+        """Return what becomes of the item after *step* failed with *error*, to be awaited."""
+        recover = self._try_again if self._policy.scope == "task" else self._give_back
+        return recover(step, value, error, record, worker)
 
     async def _shall_skip(self, value: Any, record: Record) -> Any:
         """Return `SKIPPED`, or None to go on, or a `Failure`."""
@@ -170,7 +200,8 @@ class TaskRunner:
                         raise
                     error = again
                 else:
-                    return await self.run(record, worker, result, self._steps.index(step) + 1)
+                    following = self._steps.index(step) + 1
+                    return await self._run_from(following, result, record, worker)
             await self._publish_end("fail", step, record, worker, attempt, duration, error)
             return Failure(error, step.name, attempt, again=False)
         finally:
@@ -213,7 +244,8 @@ class TaskRunner:
         error: BaseException | None = None,
         duration: float | None = None,
     ) -> None:
-        pending = self._bus.publish(
+        pending = publish_to(
+            self._bus.task_subscriptions,
             TaskEvent(
                 record.id,
                 self._stage_name,
@@ -224,7 +256,7 @@ class TaskRunner:
                 time(),
                 error,
                 duration,
-            )
+            ),
         )
         if pending is not None:
             await pending

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, get_args
 
@@ -74,17 +74,17 @@ class StatusTracker:
         }
         self.on_success = _subscription("on_success", on_success, "item_id", "value", "payload")
         self.on_failure = _subscription("on_failure", on_failure, "item_id", "error", "payload")
-        self._length = None if history is True else int(history)
+        self._length = None if history is True else max(1, int(history))
         self._of_stages: list[Subscription] = []
         self.clear()
 
     def clear(self) -> None:
         """Forget all items."""
-        self._latest: dict[Any, StatusEvent] = {}
-        self._history: dict[Any, deque[StatusEvent]] = {}
+        # By item, its events, as far as they are kept: the last tells where it is.
+        self._events: dict[Any, list[StatusEvent] | deque[StatusEvent]] = {}
         # All are there from the start: what is added to them in one thread, by a run of its own, is
         # not lost to another, which it could be while the first of a kind is looked up.
-        self._counts: Counter[Status] = Counter(dict.fromkeys(get_args(Status), 0))
+        self._counts: dict[Status, int] = dict.fromkeys(get_args(Status), 0)
 
     def connect(self, bus: EventBus) -> None:
         """Listen to *bus*; `Pipeline` does this for the tracker that it is given."""
@@ -117,7 +117,8 @@ class StatusTracker:
 
     def get_status(self, item_id: Any) -> StatusEvent | None:
         """Return the latest event of an item, or None if it is unknown."""
-        return self._latest.get(_key(item_id))
+        events = self._events.get(_key(item_id))
+        return None if events is None else events[-1]
 
     def get_by_status(self, status: Status) -> list[StatusEvent]:
         """
@@ -129,45 +130,46 @@ class StatusTracker:
         if status not in get_args(Status):
             names = ", ".join(map(repr, get_args(Status)))
             raise ValueError(f"status must be one of {names}, got {status!r}")
-        return [event for event in self._latest.values() if event.status == status]
+        return [event for event in self._latest() if event.status == status]
 
     def get_history(self, item_id: Any) -> list[StatusEvent]:
         """Return the events of an item, oldest first, as far as ``history`` keeps them."""
-        if self._length == 0:
-            latest = self._latest.get(_key(item_id))
-            return [] if latest is None else [latest]
-        return list(self._history.get(_key(item_id), ()))
+        return list(self._events.get(_key(item_id), ()))
 
     def get_stats(self) -> dict[str, int]:
         """Return how many items have each status now; all six statuses are there."""
-        return {status: self._counts[status] for status in get_args(Status)}
+        return dict[str, int](self._counts.items())
 
     def get_tracked_ids(self) -> list[Any]:
         """Return the ids of all known items, in the order in which they were first seen."""
-        return [event.item_id for event in self._latest.values()]
+        return [event.item_id for event in self._latest()]
 
     def get_failed_items(self) -> list[FailedItem]:
         """Return the items whose latest status is ``failed``."""
-        return [
-            event.failed_item for event in self._latest.values() if event.failed_item is not None
-        ]
+        return [event.failed_item for event in self._latest() if event.failed_item is not None]
 
     def get_error_summary(self) -> ErrorSummary:
         """Return those failures, counted."""
         return ErrorSummary.of(self.get_failed_items())
 
+    def _latest(self) -> list[StatusEvent]:
+        return [events[-1] for events in self._events.values()]
+
     def _remember(self, event: StatusEvent) -> None:
-        key = _key(event.item_id)
-        before = self._latest.get(key)
-        if before is not None:
-            self._counts[before.status] -= 1
-        self._counts[event.status] += 1
-        self._latest[key] = event
-        if self._length != 0:
-            history = self._history.get(key)
-            if history is None:
-                self._history[key] = history = deque(maxlen=self._length)
-            history.append(event)
+        key = event.item_id
+        try:
+            events = self._events.get(key)
+        except Exception:
+            # Or it is compared with the others, and refuses that again.
+            key = _key(key)
+            events = self._events.get(key)
+        counts = self._counts
+        if events is None:
+            self._events[key] = [event] if self._length is None else deque([event], self._length)
+        else:
+            counts[events[-1].status] -= 1
+            events.append(event)
+        counts[event.status] += 1
 
     def _pass_on(self, event: TaskEvent) -> Any:
         subscription = self._on_task[event.event_type]

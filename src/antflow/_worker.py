@@ -16,28 +16,42 @@ class Worker:
     """
     A place in the pool of a stage; it outlives the task that fills it.
 
+    The clock is read once per item: when one is done with, the next may have begun. All times are
+    readings of `perf_counter`.
+
     Invariant: `record` is not None exactly while an item is in progress here.
-    All times are readings of `perf_counter`.
     """
 
     name: str
     stage: str
     number: int
+    first_task: str
     record: Record | None = field(default=None, init=False)
-    task_name: str | None = field(default=None, init=False)
-    began: float = field(default=0.0, init=False)
+    # The task that the record is at, or comes to first.
+    task_name: str = field(init=False)
+    # When this worker took its record or, if it has none, was done with the last.
+    since: float = field(default=0.0, init=False)
+    # How much of that it has not spent on records.
+    rested: float = field(default=0.0, init=False)
     # Set while an attempt runs whose start was published.
     attempt_began: float | None = field(default=None, init=False)
-    ended: float | None = field(default=None, init=False)
-    seconds: float = field(default=0.0, init=False)
     processed: int = field(default=0, init=False)
     failed: int = field(default=0, init=False)
 
+    def __attrs_post_init__(self) -> None:
+        self.task_name = self.first_task
+
+    def rest(self) -> None:
+        """Have waited: the time from the last record until now is not spent on the next."""
+        now = perf_counter()
+        self.rested += now - self.since
+        self.since = now
+
     def let_go(self) -> None:
         """Be done with the record, for whatever reason."""
-        self.ended = now = perf_counter()
-        self.seconds += now - self.began
-        self.record = self.task_name = self.attempt_began = None
+        self.since = perf_counter()
+        self.record = self.attempt_began = None
+        self.task_name = self.first_task
 
     def whereabouts(self) -> str:
         """Say, for a message, where an item is that does not come on."""
@@ -51,7 +65,7 @@ class Worker:
         if self.record is None:
             return WorkerState(self.name, self.stage)
         return WorkerState(
-            self.name, self.stage, "busy", self.record.id, self.task_name, _unix(self.began)
+            self.name, self.stage, "busy", self.record.id, self.task_name, _unix(self.since)
         )
 
     def metrics(self) -> WorkerMetrics:
@@ -61,8 +75,8 @@ class Worker:
             self.stage,
             self.processed,
             self.failed,
-            self.seconds,
-            None if self.ended is None else _unix(self.ended),
+            self.since - self.rested,
+            _unix(self.since) if self.processed or self.failed else None,
         )
 
 

@@ -67,9 +67,12 @@ def keep_results_in_order_of_arrival(patch: Patch) -> None:
 def publish_after_sending(patch: Patch) -> None:
     async def send_and_announce(record: Any, pool: Pool) -> None:
         await pool.entrance.send(record)
-        await _publish("queued", record, pool, None)
+        pending = _publish("queued", record, pool, None)
+        if pending is not None:
+            await pending
 
-    patch.setattr("antflow._flow._announce_and_send", send_and_announce)
+    patch.setattr("antflow._flow.hand_over", send_and_announce)
+    patch.setattr("antflow._feeder.hand_over", send_and_announce)
 
 
 def let_the_last_go_first(patch: Patch) -> None:
@@ -81,16 +84,13 @@ def let_the_last_go_first(patch: Patch) -> None:
 
 
 def start_a_worker_too_many(patch: Patch) -> None:
-    grow = Pool.grow
+    count = Pool.__attrs_post_init__
 
-    def grow_too_far(self: Pool) -> None:
-        if self.running == self.stage.workers and not self._free:
-            self.running += 1
-            self.start_worker(self, self.stage_state.add_worker())
-        else:
-            grow(self)
+    def count_one_too_many(self: Pool) -> None:
+        count(self)
+        self.vacant += 1
 
-    patch.setattr(Pool, "grow", grow_too_far)
+    patch.setattr(Pool, "__attrs_post_init__", count_one_too_many)
 
 
 def forget_the_bounds(patch: Patch) -> None:
@@ -126,7 +126,7 @@ def free_the_place_of_an_item_that_backs_off(patch: Patch) -> None:
 
 
 def close_the_next_stage_when_the_first_worker_leaves(patch: Patch) -> None:
-    edit(patch, Pool.leave, {"if not self.running and": "if"})
+    edit(patch, Pool.leave, {"if is_last and": "if"})
 
 
 def leave_although_nobody_else_is_idle(patch: Patch) -> None:
@@ -146,7 +146,8 @@ def settle_twice(patch: Patch) -> None:
 
 
 def never_settle_what_was_skipped(patch: Patch) -> None:
-    edit(patch, _flow.work, {"state.settle()": "status == 'skipped' or state.settle()"})
+    right = "pool.state.settle()"
+    edit(patch, _flow._take_through, {right: f"status == 'skipped' or {right}"})
 
 
 def leave_a_gap_in_the_order_for_what_failed(patch: Patch) -> None:
@@ -187,6 +188,7 @@ def take_an_earlier_quiet_for_this_one(patch: Patch) -> None:
 
 def take_a_cancellation_for_a_failure(patch: Patch) -> None:
     patch.setattr("antflow._task_runner.is_failure_of_item", lambda error: True)
+    patch.setattr("antflow._flow.is_failure_of_item", lambda error: True)
 
 
 def end_a_run_that_is_quiet_for_a_moment(patch: Patch) -> None:
