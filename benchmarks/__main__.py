@@ -87,7 +87,8 @@ def main() -> None:
             print(instructions.section(backends))
     if everything and set(backends) == set(BACKENDS):
         page.write(outcomes, page.memory(), instructions.section(backends))
-    if any(outcome.left_out for outcome in outcomes):
+    # A peer may be missing; what is measured with our own packages may not.
+    if any(out.workload.case(name).peer is None for out in outcomes for name in out.left_out):
         sys.exit(1)
 
 

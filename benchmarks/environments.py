@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from .peers import PINNED
 HOME = Path(__file__).parent / ".environments"
 
 
+@functools.cache
 def python_of(peer: str) -> Path | None:
     """
     Return the interpreter of a peer's environment, which is made if it is not there.

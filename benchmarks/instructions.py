@@ -4,8 +4,13 @@ Instructions per item and stage of the no-op workload, counted under valgrind.
     python -m benchmarks.instructions [--items N] [--rounds N]
 
 What N items take is subtracted from what 2 N take, so that start-up and warm-up fall out. Hashes
-have a fixed seed. Needs valgrind; without it there is one line that says so. A count takes some ten
-seconds, most of which is the start of the interpreter.
+have a fixed seed, and so have the lots that trio draws. Needs valgrind; without it there is one
+line that says so. All takes a minute.
+
+How steady it is: the same code with the same N gives the same figure, to 1 in 25,000. Another N
+moves it, as collections of garbage then fall elsewhere: between 5,000 and 8,000 items by 0.1 % with
+asyncio.Queue, 1.5 % with antflow on asyncio, 6 % on trio, and by more below. A change elsewhere in
+the process may do the same. So on asyncio a difference of less than 2 % says nothing.
 """
 
 from __future__ import annotations
@@ -28,14 +33,14 @@ COUNTED = (QUEUE.name, "antflow, asyncio", "antflow, trio")
 # cachegrind that simulates no cache counts as callgrind does, in three quarters of the time.
 TOOL = ("--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null")
 WARM_UP = 200
-ITEMS = 2_000
+ITEMS = 5_000
 
 
 def count(case: Case, items: int) -> int:
     """Return how many instructions a process executes that measures *case* once."""
     command = [sys.executable, "-m", f"{__package__}.child", NO_OP.name, case.name]
     done = subprocess.run(
-        ["valgrind", *TOOL, *command, str(items), "--warm-up", str(WARM_UP)],
+        ["valgrind", *TOOL, *command, str(items), "--warm-up", str(WARM_UP), "--steady"],
         cwd=ROOT,
         env={**os.environ, "PYTHONHASHSEED": "0"},
         check=True,

@@ -129,6 +129,7 @@ FAIRNESS = Workload(
         Case(f"asyncio.Queue, {BUSY}", QUEUE.code, **SPINNING),
         *on_each(f"antflow, {BUSY}", **SPINNING),
     ),
+    note="Without collections of garbage, which hold up everything; the most tasks in any hold-up.",
     further={"tasks in a hold-up": "tasks"},
 )
 

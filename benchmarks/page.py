@@ -29,7 +29,12 @@ HEAD = """\
 Written by `nox -s bench` on {day}, which measures the same on your machine in some ten minutes.
 `nox -s bench -- no-op` measures one workload and prints its table, `-- --list` names them.
 
-Machine: {machine}. Python {python}, {packages}. Peers: {peers}.
+- Machine: {machine}
+- Python {python}: {packages}
+- Peers: {peers}
+"""
+
+HOW = """## How it was measured
 
 Each measurement was made in a fresh process, after a warm-up at a smaller size, and its results
 were checked, with their order. The rounds were interleaved: the first one ran each contender once,
@@ -97,6 +102,7 @@ def write(outcomes: list[Outcome], memory: str, instructions: str) -> None:
         head(),
         short_first(outcomes),
         f"![{NO_OP.title}: {NO_OP.unit}]({PLOT.name})\n",
+        HOW,
         *(tables.section(outcome) for outcome in outcomes if outcome not in last),
         memory,
         *map(tables.section, last),

@@ -8,7 +8,7 @@ from html import escape
 
 from .tables import shown
 
-WIDTH, ROW, LEFT, RIGHT, TOP, BOTTOM = 800, 24, 260, 70, 52, 44
+WIDTH, ROW, LEFT, RIGHT, TOP, BOTTOM = 800, 24, 290, 50, 52, 44
 
 # It brings its own ground, so that it can be read where the page is dark and the system is not.
 STYLE = """\
@@ -27,12 +27,12 @@ def bars(title: str, unit: str, figures: dict[str, float], ours: Iterable[str]) 
     """Return a plot of *figures* in their order, with the bars of *ours* in another colour."""
     emphasised = set(ours)
     first = math.floor(math.log10(min(figures.values())))
-    last = math.ceil(math.log10(max(figures.values())))
+    last = math.log10(max(figures.values())) + 0.1
     height = TOP + ROW * len(figures) + BOTTOM
     bottom = TOP + ROW * len(figures)
 
     def x(value: float) -> float:
-        share = (math.log10(value) - first) / max(last - first, 1)
+        share = (math.log10(value) - first) / (last - first)
         return LEFT + share * (WIDTH - LEFT - RIGHT)
 
     parts = [
@@ -42,7 +42,7 @@ def bars(title: str, unit: str, figures: dict[str, float], ours: Iterable[str]) 
         f'<rect class="ground" width="{WIDTH}" height="{height}" rx="6"/>',
         f'<text class="title" x="16" y="28">{escape(title)}</text>',
     ]
-    for power in range(first, last + 1):
+    for power in range(first, math.floor(last) + 1):
         at = x(10.0**power)
         parts += [
             f'<line class="line" x1="{at:.1f}" x2="{at:.1f}" y1="{TOP - 6}" y2="{bottom}"/>',
