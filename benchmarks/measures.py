@@ -97,7 +97,7 @@ def rest(case: Case, count: int, warm_up: int) -> Measured:
 
 
 def hold_ups(case: Case, count: int, warm_up: int) -> Measured:
-    """Measure the longest time between two turns of another task, and the tasks done in it."""
+    """Measure how long another task waits between two turns, and the most tasks begun meanwhile."""
     yield_once = yielding(case.backend)
     begun = 0
 
@@ -106,17 +106,20 @@ def hold_ups(case: Case, count: int, warm_up: int) -> Measured:
 
         nonlocal begun
         begun = 0
-        done = False
-        longest, most = 0.0, 0
+        total = count * case.stages
+        times: list[float] = []
+        most = 0
 
         async def watch() -> None:
-            nonlocal longest, most
+            nonlocal most
             # CPU time: what else runs on the machine holds up nobody.
             last, last_begun = time.thread_time(), begun
-            while not done:
+            # After the last task comes the list of results, which is no hold-up by tasks.
+            while begun < total:
                 await yield_once(0)
                 now = time.thread_time()
-                longest, most = max(longest, now - last), max(most, begun - last_begun)
+                times.append(now - last)
+                most = max(most, begun - last_begun)
                 last, last_begun = now, begun
 
         (task,) = set(tasks_of(case, count))
@@ -133,9 +136,9 @@ def hold_ups(case: Case, count: int, warm_up: int) -> Measured:
             began, began_cpu = time.perf_counter(), time.process_time()
             results = await run(count)
             cpu, wall = time.process_time() - began_cpu, time.perf_counter() - began
-            done = True
         check(case, count, results)
-        return {"cpu": cpu, "wall": wall, "items": count, "longest": longest, "tasks": most}
+        held_up = {"longest": max(times) * 1e3, "usual": statistics.median(times) * 1e3}
+        return {"cpu": cpu, "wall": wall, "items": count, "tasks": most, **held_up}
 
     start_loop(case, main, warm_up)
     gc.collect()

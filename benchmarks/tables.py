@@ -13,10 +13,6 @@ def shown(value: float) -> str:
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
-def shown_whole(value: float) -> str:
-    return f"{value:,.0f}"
-
-
 def asked(comparison: Comparison, name: str) -> str:
     sign = "≥" if comparison.at_least else "≤"
     return f"{sign} {comparison.limits[name]:g}"
@@ -54,7 +50,7 @@ def table(outcome: Outcome) -> str:
         row = [name, shown(figure), f"{shown(min(values))}–{shown(max(values))}"]
         for comparison in workload.comparisons:
             row += cells(comparison, name, figures)
-        row += [shown_whole(outcome.further(name, key)) for key in workload.further.values()]
+        row += [shown(outcome.further(name, key)) for key in workload.further.values()]
         lines.append(f"| {' | '.join(row)} |")
     return "\n".join(lines) + "\n"
 
