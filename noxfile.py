@@ -152,9 +152,6 @@ def docs(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def bench(session: nox.Session) -> None:
-    """Measure what antflow costs in time, beside what one would write by hand, and in memory."""
-    session.install(".", *dependency_group("tests"))
-    session.run("python", "benchmarks/overhead.py", *session.posargs)
-    if not session.posargs:
-        session.run("python", "benchmarks/memory.py")
-        session.run("python", "benchmarks/cancel.py")
+    """Measure what antflow costs, and write docs/benchmarks.md; `-- --list` names single parts."""
+    session.install(".[trio,uvloop]")
+    session.run("python", "-m", "benchmarks", *session.posargs)

@@ -1,0 +1,100 @@
+"""What one would write without a library for pipelines, or with anyio's streams only."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import anyio
+
+from .tasks import Task
+
+Run = Callable[[int], Awaitable[list[int]]]
+
+
+def buffer_for(workers: int) -> int:
+    """Return as many places as antflow's queues have by default."""
+    return max(64, 2 * workers)
+
+
+def sequential(tasks: list[Task], workers: int) -> Run:
+    """No pipeline at all: the floor."""
+
+    async def run(count: int) -> list[int]:
+        results = []
+        for value in range(count):
+            for task in tasks:
+                value = await task(value)
+            results.append(value)
+        return results
+
+    return run
+
+
+def anyio_streams(tasks: list[Task], workers: int) -> Run:
+    """The pattern of the anyio manual: workers that iterate over a stream and send to the next."""
+    buffer = buffer_for(workers)
+
+    async def worker(task: Task, receive: Any, send: Any) -> None:
+        async with receive, send:
+            async for value in receive:
+                await send.send(await task(value))
+
+    async def feed(send: Any, count: int) -> None:
+        async with send:
+            for value in range(count):
+                await send.send(value)
+
+    async def run(count: int) -> list[int]:
+        async with anyio.create_task_group() as group:
+            send, receive = anyio.create_memory_object_stream[int](buffer)
+            group.start_soon(feed, send, count)
+            for task in tasks:
+                next_send, next_receive = anyio.create_memory_object_stream[int](buffer)
+                for _ in range(workers):
+                    group.start_soon(worker, task, receive.clone(), next_send.clone())
+                receive.close()
+                next_send.close()
+                receive = next_receive
+            async with receive:
+                results = [value async for value in receive]
+        return sorted(results)
+
+    return run
+
+
+def asyncio_queues(tasks: list[Task], workers: int) -> Run:
+    """Queues and a sentinel for each worker, as one writes it by hand on asyncio."""
+    buffer = buffer_for(workers)
+    done: Any = object()
+
+    async def run(count: int) -> list[int]:
+        queues = [asyncio.Queue[Any](buffer) for _ in tasks]
+        results: list[Any] = [None] * count
+
+        async def worker(index: int) -> None:
+            task = tasks[index]
+            queue = queues[index]
+            following = queues[index + 1] if index + 1 < len(queues) else None
+            while (item := await queue.get()) is not done:
+                number, value = item
+                value = await task(value)
+                if following is None:
+                    results[number] = value
+                else:
+                    await following.put((number, value))
+
+        pools = [
+            [asyncio.create_task(worker(index)) for _ in range(workers)]
+            for index in range(len(tasks))
+        ]
+        for item in enumerate(range(count)):
+            await queues[0].put(item)
+        for queue, pool in zip(queues, pools):
+            for _ in pool:
+                await queue.put(done)
+            await asyncio.gather(*pool)
+        return results
+
+    return run

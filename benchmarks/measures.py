@@ -1,0 +1,158 @@
+"""What is measured in the fresh process; imports what the contender needs, and no more."""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from importlib import import_module
+from typing import Any
+
+from .cases import Case, Measured
+from .tasks import expected, tasks_of, yielding
+
+
+def resolve(code: str) -> Callable[..., Any]:
+    module, _, name = code.partition(":")
+    return getattr(import_module(f"{__package__}.{module}"), name)
+
+
+def anyio_options(backend: str) -> dict[str, Any]:
+    """Return what `anyio.run` is told to run on *backend*."""
+    if backend == "uvloop":
+        return {"backend": "asyncio", "backend_options": {"use_uvloop": True}}
+    return {"backend": backend}
+
+
+def start_loop(case: Case, main: Callable[..., Any], *arguments: Any) -> Any:
+    import anyio  # which the peers' environments do not have
+
+    return anyio.run(main, *arguments, **anyio_options(case.backend))
+
+
+def prepare(case: Case, count: int) -> Callable[[int], Any]:
+    """Build the contender for up to *count* items."""
+    return resolve(case.code)(tasks_of(case, count), case.workers, **case.options)
+
+
+def check(case: Case, count: int, results: list[int]) -> None:
+    if results != expected(case, count):
+        raise SystemExit(f"{case.name} lost, doubled or changed items, or their order")
+
+
+def whole_run(case: Case, count: int, warm_up: int) -> Measured:
+    """Measure a run from the start of the loop to its end."""
+
+    def prepared(count: int) -> Callable[[int], list[int]]:
+        run = prepare(case, count)
+        return run if case.peer is not None else partial(start_loop, case, run)
+
+    check(case, warm_up, prepared(warm_up)(warm_up))
+    run = prepared(count)
+    gc.collect()
+    began, began_cpu = time.perf_counter(), time.process_time()
+    results = run(count)
+    cpu, wall = time.process_time() - began_cpu, time.perf_counter() - began
+    check(case, count, results)
+    return {"cpu": cpu, "wall": wall, "items": count}
+
+
+def one_item(case: Case, count: int, warm_up: int) -> Measured:
+    """Measure *count* runs of one item each, one after the other in one loop; the median counts."""
+    run = prepare(case, 1)
+
+    async def main() -> list[tuple[float, float]]:
+        times = []
+        for _ in range(warm_up + count):
+            began, began_cpu = time.perf_counter(), time.process_time()
+            results = await run(1)
+            cpu, wall = time.process_time() - began_cpu, time.perf_counter() - began
+            times.append((cpu, wall))
+            check(case, 1, results)
+        return times[warm_up:]
+
+    cpu, wall = map(statistics.median, zip(*start_loop(case, main)))
+    return {"cpu": cpu, "wall": wall, "items": 1}
+
+
+def rest(case: Case, count: int, warm_up: int) -> Measured:
+    """Measure one run inside a loop, after others whose tasks do not rest."""
+
+    async def main() -> Measured:
+        short = replace(case, tasks="no_op")
+        for _ in range(warm_up):
+            check(short, 1, await prepare(short, 1)(1))
+        run = prepare(case, 1)
+        gc.collect()
+        began, began_cpu = time.perf_counter(), time.process_time()
+        results = await run(1)
+        cpu, wall = time.process_time() - began_cpu, time.perf_counter() - began
+        check(case, 1, results)
+        return {"cpu": cpu, "wall": wall, "items": 1}
+
+    return start_loop(case, main)
+
+
+def hold_ups(case: Case, count: int, warm_up: int) -> Measured:
+    """Measure how long another task waits between two turns, and the most tasks begun meanwhile."""
+    yield_once = yielding(case.backend)
+    begun = 0
+
+    async def main(count: int) -> Measured:
+        import anyio
+
+        nonlocal begun
+        begun = 0
+        total = count * case.stages
+        times: list[float] = []
+        most = 0
+
+        async def watch() -> None:
+            nonlocal most
+            # CPU time: what else runs on the machine holds up nobody.
+            last, last_begun = time.thread_time(), begun
+            # After the last task comes the list of results, which is no hold-up by tasks.
+            while begun < total:
+                await yield_once(0)
+                now = time.thread_time()
+                times.append(now - last)
+                most = max(most, begun - last_begun)
+                last, last_begun = now, begun
+
+        (task,) = set(tasks_of(case, count))
+
+        async def counted(value: int) -> int:
+            nonlocal begun
+            begun += 1
+            return await task(value)
+
+        run = resolve(case.code)([counted] * case.stages, case.workers, **case.options)
+        async with anyio.create_task_group() as group:
+            group.start_soon(watch)
+            await anyio.lowlevel.checkpoint()
+            began, began_cpu = time.perf_counter(), time.process_time()
+            results = await run(count)
+            cpu, wall = time.process_time() - began_cpu, time.perf_counter() - began
+        check(case, count, results)
+        held_up = {"longest": max(times) * 1e3, "usual": statistics.median(times) * 1e3}
+        return {"cpu": cpu, "wall": wall, "items": count, "tasks": most, **held_up}
+
+    start_loop(case, main, warm_up)
+    gc.collect()
+    # A collection of garbage holds up everything; it would hide what is to be seen.
+    gc.disable()
+    return start_loop(case, main, count)
+
+
+def cancelling(case: Case, count: int, warm_up: int) -> Measured:
+    """Measure the cancellation of *count* busy workers: see `cancel`."""
+    from . import cancel
+
+    body = getattr(cancel, case.options["body"])
+    options = anyio_options(case.backend)
+    cancel.measure(body, warm_up, options)
+    cpu = statistics.median(cancel.measure(body, count, options) for _ in range(3))
+    return {"cpu": cpu, "wall": None, "items": count}

@@ -1,0 +1,145 @@
+"""Workloads of many items: what is measured, and what is asked of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from .cases import Case, Comparison, Measured, Workload, cpu_per_item_stage
+from .tasks import ideal
+
+BACKENDS = ("asyncio", "uvloop", "trio")
+CPU = "CPU µs per item-stage"
+QUEUE = Case("asyncio.Queue by hand", "by_hand:asyncio_queues", 50_000)
+
+
+def on_each(name: str, code: str = "ours:run", items: int = 50_000, **more: Any) -> list[Case]:
+    return [
+        Case(f"{name}, {backend}", code, items, backend=backend, **more) for backend in BACKENDS
+    ]
+
+
+def limits(name: str, *values: float) -> dict[str, float]:
+    return {f"{name}, {backend}": value for backend, value in zip(BACKENDS, values)}
+
+
+def beside(name: str, base: str) -> dict[str, str]:
+    return {f"{name}, {backend}": f"{base}, {backend}" for backend in BACKENDS}
+
+
+UNORDERED, ORDERED = "antflow stream()", "antflow stream(ordered=True)"
+TRACKED = "antflow with StatusTracker"
+NO_OP = Workload(
+    name="no-op",
+    title="Three no-op stages × 8 workers",
+    unit=CPU,
+    figure=cpu_per_item_stage,
+    rounds=7,
+    cases=(
+        Case("sequential awaits", "by_hand:sequential", 50_000),
+        QUEUE,
+        *on_each("anyio streams, textbook", "by_hand:anyio_streams", 5_000),
+        *on_each("antflow"),
+        *on_each(TRACKED, items=20_000, options={"tracked": True}),
+        *on_each(UNORDERED, "ours:stream"),
+        *on_each(ORDERED, "ours:stream", options={"ordered": True}),
+    ),
+    comparisons=(
+        Comparison(
+            "× asyncio.Queue",
+            QUEUE.name,
+            limits("antflow", 1.0, 1.5, 1.5) | limits(TRACKED, 4, 5, 5),
+        ),
+        Comparison(
+            "× run()",
+            beside(UNORDERED, "antflow") | beside(ORDERED, "antflow"),
+            limits(UNORDERED, 1.5, 1.5, 1.5) | limits(ORDERED, 1.5, 1.5, 1.5),
+        ),
+    ),
+    note="The StatusTracker is the default one, which keeps the history of each item.",
+)
+
+# By name: the peer, its code, its options, and how many times faster antflow is to be.
+PEER_CASES: dict[str, tuple[str, str, dict[str, Any], int, float]] = {
+    "streamable": ("streamable", "streamable", {}, 10_000, 3),
+    "pypeln": ("pypeln", "pypeln", {}, 5_000, 20),
+    "aiostream": ("aiostream", "aiostream", {}, 2_000, 40),
+    "SPDL": ("SPDL", "spdl", {}, 2_000, 80),
+    "SPDL without statistics": ("SPDL", "spdl", {"statistics": False}, 2_000, 80),
+    "antflow 0.10.0": ("antflow 0.10.0", "antflow_0_10", {}, 2_000, 60),
+    "antflow 0.10.0, per_stage": (
+        "antflow 0.10.0",
+        "antflow_0_10",
+        {"retry": "per_stage"},
+        5_000,
+        60,
+    ),
+}
+PEERS = Workload(
+    name="peers",
+    title="The same on asyncio, beside libraries that one might pick instead",
+    unit=CPU,
+    figure=cpu_per_item_stage,
+    cases=(
+        NO_OP.case("antflow, asyncio"),
+        NO_OP.case(f"{TRACKED}, asyncio"),
+        *(
+            Case(name, f"peers:{function}", items, options=options, peer=peer)
+            for name, (peer, function, options, items, _) in PEER_CASES.items()
+        ),
+    ),
+    comparisons=(
+        Comparison(
+            "× antflow",
+            "antflow, asyncio",
+            {name: case[-1] for name, case in PEER_CASES.items()},
+            at_least=True,
+        ),
+        Comparison(
+            "× with StatusTracker",
+            dict.fromkeys(PEER_CASES, f"{TRACKED}, asyncio"),
+            dict.fromkeys(PEER_CASES, 1),
+            at_least=True,
+        ),
+    ),
+    note="How each peer is used is written down in `benchmarks/peers.py`.",
+)
+
+YIELDS = Workload(
+    name="yields",
+    title="Three stages × 8 workers whose tasks give the loop one turn each",
+    unit=CPU,
+    figure=cpu_per_item_stage,
+    cases=(replace(QUEUE, tasks="yield"), *on_each("antflow", tasks="yield")),
+    comparisons=(Comparison("× asyncio.Queue", QUEUE.name, {"antflow, asyncio": 1.2}),),
+)
+
+
+def beside_ideal(case: Case, measured: Measured) -> float:
+    return measured["wall"] / ideal(case, measured["items"])
+
+
+SLEEPING: dict[str, Any] = {"items": 2_000, "tasks": "sleep_0_to_10_ms", "workers": 50}
+SLEEPS = Workload(
+    name="sleeps",
+    title="Three stages × 50 workers that sleep 0–10 ms, 2,000 items",
+    unit="wall time over the ideal",
+    figure=beside_ideal,
+    cases=(replace(QUEUE, **SLEEPING), *on_each("antflow", **SLEEPING)),
+    comparisons=(Comparison("× asyncio.Queue", QUEUE.name, limits("antflow", 1.3, 1.3, 1.3)),),
+    note=(
+        "Ideal is what the same sleeps would take if nothing else took any time, with each item "
+        "beginning at a stage once it has left the one before and a worker is free."
+    ),
+)
+
+CROWDED: dict[str, Any] = {"items": 20_000, "tasks": "sleep_10_ms", "stages": 1, "workers": 1_000}
+CROWD = Workload(
+    name="crowd",
+    title="One stage × 1,000 workers that sleep 10 ms, 20,000 items",
+    unit=CPU,
+    figure=cpu_per_item_stage,
+    cases=(replace(QUEUE, **CROWDED), *on_each("antflow", **CROWDED)),
+    comparisons=(Comparison("× asyncio.Queue", QUEUE.name, {"antflow, asyncio": 1.2}),),
+    note="Both have a buffer of twice as many items as there are workers.",
+)
