@@ -14,7 +14,7 @@ Run = Callable[[int], Awaitable[list[int]]]
 
 
 def buffer_for(workers: int) -> int:
-    """Return as many places as antflow's queues have by default."""
+    """Return how many places there are between two stages: room for the workers of both."""
     return max(64, 2 * workers)
 
 
@@ -64,9 +64,10 @@ def anyio_streams(tasks: list[Task], workers: int) -> Run:
     return run
 
 
-def asyncio_queues(tasks: list[Task], workers: int) -> Run:
+def asyncio_queues(tasks: list[Task], workers: int, buffer: int | None = None) -> Run:
     """Queues and a sentinel for each worker, as one writes it by hand on asyncio."""
-    buffer = buffer_for(workers)
+    if buffer is None:
+        buffer = buffer_for(workers)
     done: Any = object()
 
     async def run(count: int) -> list[int]:

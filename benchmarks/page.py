@@ -41,8 +41,9 @@ HOW = """## How it was measured
 Each measurement was made in a fresh process, after a warm-up at a smaller size, and its results
 were checked, with their order. The rounds were interleaved: the first one ran each contender once,
 and so on. Figures are medians, ratios are ratios of medians; `range` has the least and the most.
-The base of most ratios is the pipeline that one would write by hand on asyncio: queues as long as
-antflow's, tasks that read from one and write to the next, a sentinel for each of them. An
+The base of most ratios is the pipeline that one would write by hand on asyncio: queues of 64 places
+(of two for each worker, if these are more), tasks that read from one and write to the next, a
+sentinel for each of them. antflow is used as it comes: its queues hold 128 items by default. An
 item-stage is one item at one stage.
 """
 

@@ -38,6 +38,7 @@ NO_OP = Workload(
     cases=(
         Case("sequential awaits", "by_hand:sequential", 50_000),
         QUEUE,
+        replace(QUEUE, name="asyncio.Queue by hand, 128 places", options={"buffer": 128}),
         *on_each("anyio streams, textbook", "by_hand:anyio_streams", 5_000),
         *on_each("antflow"),
         *on_each(TRACKED, items=20_000, options={"tracked": True}),
