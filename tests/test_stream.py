@@ -585,8 +585,8 @@ async def test_a_long_ready_stream_lets_others_run() -> None:
             await checkpoint()
 
     pipeline = Pipeline([Stage("A", 1, [same], queue_capacity=math.inf)])
-    async with pipeline.stream(range(1000), buffer_size=math.inf) as results:
-        while pipeline.get_stats().items_processed < 1000:
+    async with pipeline.stream(range(3000), buffer_size=math.inf) as results:
+        while pipeline.get_stats().items_processed < 3000:
             await checkpoint()
         async with anyio.create_task_group() as group:
             group.start_soon(other)

@@ -38,10 +38,12 @@ async def work(pool: Pool, worker: Worker) -> None:
     end = pool.leave
     error = None
     worker.rest()
+    pool.idle -= 1
     while not state.stopped:
         try:
             record = receive()
         except WouldBlock:
+            pool.surge = 1
             if pool.idle >= 2:
                 break
             try:
@@ -71,7 +73,7 @@ async def work(pool: Pool, worker: Worker) -> None:
                     try:
                         following.entrance.send_nowait(record)
                     except WouldBlock:
-                        await following.entrance.send(record)
+                        await _wait_for_room(following.entrance.send(record), pool)
                         worker.rest()
                 elif sink is None:
                     state.deliver(record)
@@ -79,7 +81,7 @@ async def work(pool: Pool, worker: Worker) -> None:
                 else:
                     pending = sink.put(record.result())
                     if pending is not None:
-                        await pending
+                        await _wait_for_room(pending, pool)
                         worker.rest()
                     state.settle()
             else:
@@ -128,6 +130,15 @@ async def _wait_for_item(pool: Pool) -> Record:
     finally:
         pool.idle -= 1
     return record
+
+
+async def _wait_for_room(pending: Awaitable[None], pool: Pool) -> None:
+    # As good as idle: whoever else took an item now would wait for the same.
+    pool.idle += 1
+    try:
+        await pending
+    finally:
+        pool.idle -= 1
 
 
 # Of an item whose tasks were not called yet.

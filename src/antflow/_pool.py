@@ -60,11 +60,11 @@ class Pool:
     All that the workers of one stage share.
 
     Workers start when they are needed: there is one from the start; one that takes an item starts
-    another if nobody is idle; one that finds nothing to do while two are idle leaves. So a run
+    more if nobody is idle; one that finds nothing to do while two are idle leaves. So a run
     with few items never pays for a thousand workers, and a crowd of idle ones never has to be
     woken.
 
-    Invariant: while the stream is open, somebody is idle, or starting, or all `workers` are busy.
+    Invariant: while the stream is open, somebody is idle, or all `workers` are busy.
 
     Attributes:
         stream: Out of which items come.
@@ -76,7 +76,8 @@ class Pool:
         is_straight: Whether all that is to be done for an item is to call one task, as long as
             nobody hears of it, and to hand over what it returns.
         line: In which order items are taken, once priorities are in use.
-        idle: How many workers wait for an item.
+        idle: How many workers wait for an item, or have been started and not looked for one yet.
+        surge: How many workers to start at the next need.
         vacant: How many workers have no task of their own at present.
     """
 
@@ -99,6 +100,7 @@ class Pool:
     is_straight: bool = field(init=False)
     line: Line | None = field(default=None, init=False)
     idle: int = field(default=0, init=False)
+    surge: int = field(default=1, init=False)
     vacant: int = field(init=False)
     # Numbers of workers that left, as a heap: the lowest is used first.
     _free: list[int] = field(factory=list, init=False)
@@ -119,14 +121,27 @@ class Pool:
         return self.stage_state.stage
 
     def grow(self) -> None:
-        """Start another worker, unless all are running."""
+        """
+        Start more workers, if there may be more.
+
+        One at first, and twice as many each time that all who were started found something to do:
+        so a thousand are there within ten steps, and hardly one that is not needed.
+        """
         if not self.vacant:
             return
-        self.vacant -= 1
+        count = 1
+        if self.surge > 1:
+            ahead = self.stream.statistics()
+            waiting = ahead.current_buffer_used + ahead.tasks_waiting_send
+            count = max(1, min(self.surge, self.vacant, waiting))
+        self.surge *= 2
         workers = self.stage_state.workers
-        free = self._free
-        worker = workers[heapq.heappop(free)] if free else self.stage_state.add_worker()
-        self.start_worker(self, worker)
+        for _ in range(count):
+            self.vacant -= 1
+            self.idle += 1
+            free = self._free
+            worker = workers[heapq.heappop(free)] if free else self.stage_state.add_worker()
+            self.start_worker(self, worker)
 
     def use_priorities(self) -> None:
         """From now on, let the most urgent item go first."""
@@ -146,6 +161,7 @@ class Pool:
 
     def renew(self, worker: Worker) -> None:
         """Let *worker* go on in a new task."""
+        self.idle += 1
         self.start_worker(self, worker)
 
     def leave(self, worker: Worker) -> None:

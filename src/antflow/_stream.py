@@ -16,13 +16,10 @@ from ._errors import PipelineError
 from ._host import hosting
 from ._items import PipelineResult
 from ._observable import Observable
+from ._pool import ITEMS_PER_TURN
 from ._run import Run
 from ._sink import ResultSink
 from ._state import RunState
-
-# After so many results that were there already, the one who takes them lets others have a turn.
-RESULTS_PER_TURN = 64
-
 
 class ResultStream(Observable):
     """
@@ -111,7 +108,7 @@ class ResultStream(Observable):
         if not self._begun and not self._closed:
             self._begin_in_background()
         while not self._closed:
-            if self._given >= RESULTS_PER_TURN:
+            if self._given >= ITEMS_PER_TURN:
                 # Before it is taken: who is cancelled here loses nothing.
                 await checkpoint()
                 self._given = 0

@@ -115,13 +115,13 @@ BUGS = [
     (planted.leave_a_gap_in_the_order_for_what_failed, "Deadlock|P1"),
     (planted.send_the_ticket_before_the_record_stands_in_line, "IndexError"),
     (planted.forget_to_wake_the_consumer, "Deadlock"),
+    (planted.sleep_through_the_wake_up, "Deadlock"),
     (planted.lose_what_a_cancelled_consumer_had_taken, "P1|P5"),
     (planted.stop_a_feeder_with_an_item_in_hand, "Deadlock"),
     (planted.take_a_cancellation_for_a_failure, "AssertionError"),
 ]
 # These need a task that is held up, as no task is in the plain order.
 HIDDEN = [
-    (planted.sleep_through_the_wake_up, "Deadlock"),
     (planted.take_an_earlier_quiet_for_this_one, "P1"),
     (planted.end_a_run_that_is_quiet_for_a_moment, "PipelineError"),
 ]
