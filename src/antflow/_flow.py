@@ -161,6 +161,7 @@ async def _take_through(
     bus, runner, following, places = pool.bus, pool.runner, pool.following, pool.places
     if outcome is _OPEN:
         worker.record = record
+        worker.task_name = worker.first_task
         if bus.status_subscriptions:
             pending = _publish("in_progress", record, pool, worker.name)
             if pending is not None:
@@ -177,7 +178,8 @@ async def _take_through(
         # As in `work()`.
         error = None
         outcome = await recovery
-    worker.let_go()
+    worker.since = perf_counter()
+    worker.record = None
 
     if type(outcome) is Failure:
         if outcome.again:

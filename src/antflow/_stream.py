@@ -21,6 +21,7 @@ from ._run import Run
 from ._sink import ResultSink
 from ._state import RunState
 
+
 class ResultStream(Observable):
     """
     The outcome of each input, as soon as it is there: what `Pipeline.stream()` returns.

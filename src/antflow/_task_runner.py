@@ -9,7 +9,7 @@ from types import CoroutineType
 from typing import Any
 
 from anyio import CapacityLimiter, Semaphore, current_time, move_on_after, to_thread
-from attrs import frozen
+from attrs import define, frozen
 
 from ._bus import EventBus, publish_to
 from ._callables import is_async, task_name
@@ -25,7 +25,7 @@ from ._worker import Worker
 Call = Callable[[Any], Awaitable[Any]]
 
 
-@frozen(eq=False)
+@define(eq=False)
 class Failure:
     """
     Why an item did not get through its stage this time.
@@ -170,7 +170,6 @@ class TaskRunner:
             if step.limits:
                 release_all(step.limits)
         duration = _elapsed(worker)
-        worker.attempt_began = None
         await self._publish_end("complete", step, record, worker, attempt, duration)
         return value
 
@@ -263,8 +262,9 @@ class TaskRunner:
 
 
 def _elapsed(worker: Worker) -> float | None:
-    """Return the seconds since the attempt began, if its start was published."""
-    return None if worker.attempt_began is None else perf_counter() - worker.attempt_began
+    """Return the seconds since the attempt that ends now began, if its start was published."""
+    began, worker.attempt_began = worker.attempt_began, None
+    return None if began is None else perf_counter() - began
 
 
 async def _ask(retries: Retries, error: BaseException, attempt: int) -> tuple[bool, BaseException]:

@@ -47,12 +47,6 @@ class Worker:
         self.rested += now - self.since
         self.since = now
 
-    def let_go(self) -> None:
-        """Be done with the record, for whatever reason."""
-        self.since = perf_counter()
-        self.record = self.attempt_began = None
-        self.task_name = self.first_task
-
     def whereabouts(self) -> str:
         """Say, for a message, where an item is that does not come on."""
         if self.record is None:
