@@ -60,20 +60,21 @@ NO_OP = Workload(
     note="The StatusTracker is the default one, which keeps the history of each item.",
 )
 
-# By name: the peer, its code, its options, and how many times faster antflow is to be.
-PEER_CASES: dict[str, tuple[str, str, dict[str, Any], int, float]] = {
+# By name: the peer, its code, its options, its items, and how many times faster antflow is to be.
+# The bounds are for the peers as they come; those that are told to do less are there to compare.
+PEER_CASES: dict[str, tuple[str, str, dict[str, Any], int, float | None]] = {
     "streamable": ("streamable", "streamable", {}, 10_000, 3),
     "pypeln": ("pypeln", "pypeln", {}, 5_000, 20),
     "aiostream": ("aiostream", "aiostream", {}, 2_000, 40),
     "SPDL": ("SPDL", "spdl", {}, 2_000, 80),
-    "SPDL without statistics": ("SPDL", "spdl", {"statistics": False}, 2_000, 80),
+    "SPDL without statistics": ("SPDL", "spdl", {"statistics": False}, 2_000, None),
     "antflow 0.10.0": ("antflow 0.10.0", "antflow_0_10", {}, 2_000, 60),
     "antflow 0.10.0, per_stage": (
         "antflow 0.10.0",
         "antflow_0_10",
         {"retry": "per_stage"},
         5_000,
-        60,
+        None,
     ),
 }
 PEERS = Workload(
@@ -93,7 +94,7 @@ PEERS = Workload(
         Comparison(
             "× antflow",
             "antflow, asyncio",
-            {name: case[-1] for name, case in PEER_CASES.items()},
+            {name: case[-1] for name, case in PEER_CASES.items() if case[-1] is not None},
             at_least=True,
         ),
         Comparison(

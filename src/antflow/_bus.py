@@ -123,12 +123,10 @@ class EventBus:
     Attributes:
         status_subscriptions: Who hears `StatusEvent`. While it is empty none is built.
         task_subscriptions: Who hears `TaskEvent`. While it is empty none is built.
-        is_silent: Whether both are empty.
     """
 
     status_subscriptions: tuple[Subscription, ...] = field(default=(), init=False)
     task_subscriptions: tuple[Subscription, ...] = field(default=(), init=False)
-    is_silent: bool = field(default=True, init=False)
 
     def subscribe(
         self,
@@ -160,7 +158,6 @@ class EventBus:
             self.task_subscriptions += (subscription,)
         else:
             raise TypeError(f"event_type must be StatusEvent or TaskEvent, got {event_type!r}")
-        self.is_silent = False
         return subscription
 
     def unsubscribe(self, subscription: Subscription) -> None:
@@ -171,7 +168,6 @@ class EventBus:
         self.task_subscriptions = tuple(
             other for other in self.task_subscriptions if other is not subscription
         )
-        self.is_silent = not (self.status_subscriptions or self.task_subscriptions)
 
     def publish(self, event: StatusEvent | TaskEvent) -> Awaitable[None] | None:
         """

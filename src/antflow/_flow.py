@@ -27,9 +27,9 @@ async def work(pool: Pool, worker: Worker) -> None:
     """
     Take items from the queue of the stage, one after the other, until there are no more.
 
-    One round of the loop is one item at one stage, and its cost is what a pipeline costs. An item
-    of which nobody hears goes the straight way, on which nothing is called or awaited that need
-    not be, beside the task. All others go the whole way.
+    One round of the loop is one item at one stage, and its cost is what a pipeline costs. Most
+    items can go the straight way, on which nothing is called or awaited that need not be, beside
+    the task. All others go the whole way, and so do those that fail.
     """
     state, bus = pool.state, pool.bus
     following, sink, receive = pool.following, pool.sink, pool.receive
@@ -53,22 +53,37 @@ async def work(pool: Pool, worker: Worker) -> None:
             worker.rest()
         except EndOfStream:
             break
-        if pool.vacant and not pool.idle:
+        if not pool.idle and pool.vacant:
             pool.grow()
 
-        if pool.is_straight and bus.is_silent:
+        if pool.is_straight and not bus.task_subscriptions:
             worker.record = record
+            if bus.status_subscriptions:
+                pending = _publish("in_progress", record, pool, worker.name)
+                if pending is not None:
+                    await pending
             try:
                 record.value = await task(record.value)
             except BaseException as caught:
                 if not is_failure_of_item(caught):
                     raise
                 error = caught
-            if error is None and bus.is_silent:
+            if error is None:
                 # In one go, with no await in between: the books are right at every instant.
                 worker.since = perf_counter()
                 worker.processed += 1
                 worker.record = None
+                if following is None:
+                    state.deliver(record)
+                if bus.status_subscriptions:
+                    pending = _publish("completed", record, pool, worker.name)
+                    if pending is not None:
+                        await pending
+                    if following is not None:
+                        pending = _publish("queued", record, following, None)
+                        if pending is not None:
+                            await pending
+                    worker.rest()
                 if following is not None:
                     try:
                         following.entrance.send_nowait(record)
@@ -76,7 +91,6 @@ async def work(pool: Pool, worker: Worker) -> None:
                         await _wait_for_room(following.entrance.send(record), pool)
                         worker.rest()
                 elif sink is None:
-                    state.deliver(record)
                     state.settle()
                 else:
                     pending = sink.put(record.result())
@@ -85,7 +99,7 @@ async def work(pool: Pool, worker: Worker) -> None:
                         worker.rest()
                     state.settle()
             else:
-                rest_of_way = _take_through(record, pool, worker, record.value, error)
+                rest_of_way = _take_through(record, pool, worker, error)
                 # Its traceback holds this frame.
                 error = None
                 await rest_of_way
@@ -141,12 +155,8 @@ async def _wait_for_room(pending: Awaitable[None], pool: Pool) -> None:
         pool.idle -= 1
 
 
-# Of an item whose tasks were not called yet.
-_OPEN = object()
-
-
 async def _take_through(
-    record: Record, pool: Pool, worker: Worker, outcome: Any = _OPEN, error: Any = None
+    record: Record, pool: Pool, worker: Worker, error: BaseException | None = None
 ) -> None:
     """
     Let *record* go the whole way through its stage.
@@ -155,11 +165,10 @@ async def _take_through(
         record: What *worker* has in hand.
         pool: That of the stage.
         worker: Whoever it is.
-        outcome: What the sole task returned, if it was called already.
-        error: What the sole task raised, if it did.
+        error: What the sole task raised, if it was called already.
     """
     bus, runner, following, places = pool.bus, pool.runner, pool.following, pool.places
-    if outcome is _OPEN:
+    if error is None:
         worker.record = record
         worker.task_name = worker.first_task
         if bus.status_subscriptions:

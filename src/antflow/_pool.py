@@ -74,7 +74,7 @@ class Pool:
         name: That of the stage.
         receive: Takes the next item out of the stream, as `receive_nowait()` does.
         is_straight: Whether all that is to be done for an item is to call one task, as long as
-            nobody hears of it, and to hand over what it returns.
+            nobody hears of its attempts, and to hand over what it returns.
         line: In which order items are taken, once priorities are in use.
         idle: How many workers wait for an item, or have been started and not looked for one yet.
         surge: How many workers to start at the next need.
