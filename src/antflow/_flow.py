@@ -168,6 +168,7 @@ async def _take_through(
         error: What the sole task raised, if it was called already.
     """
     bus, runner, following, places = pool.bus, pool.runner, pool.following, pool.places
+    outcome: Any = None
     if error is None:
         worker.record = record
         worker.task_name = worker.first_task
@@ -214,6 +215,7 @@ async def _take_through(
                 await pending
         if listeners:
             await _tell(listeners, record, record.value)
+        place = None
         if places is not None:
             place = places.place_of(record)
             # What this stage counted is nothing to the next.
