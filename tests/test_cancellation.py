@@ -14,7 +14,7 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-from antflow import Pipeline, PipelineError, RetryPolicy, Stage, StatusTracker
+from antflow import Pipeline, PipelineError, RetryPolicy, Stage, StatusEvent, StatusTracker
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
@@ -433,5 +433,28 @@ async def test_a_failure_whose_run_is_cancelled_keeps_no_frame_of_ours_alive() -
         await checkpoint()
         await checkpoint()
         assert [reference() for reference in errors] == [None] * 8
+    finally:
+        gc.enable()
+
+
+async def test_a_fatal_error_of_a_handler_keeps_no_frame_of_ours_alive() -> None:
+    class Fatal(BaseException):
+        pass
+
+    def handler(event: object) -> None:
+        raise Fatal
+
+    pipeline = Pipeline([Stage("A", 1, [same])])
+    pipeline.events.subscribe(StatusEvent, handler)
+    gc.collect()
+    gc.disable()
+    try:
+        try:
+            await pipeline.run([1])
+        except Fatal as fatal:
+            reference = weakref.ref(fatal)
+        await checkpoint()
+        await checkpoint()
+        assert reference() is None
     finally:
         gc.enable()

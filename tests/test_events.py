@@ -139,7 +139,7 @@ class TestBus:
         def refuse(*args: Any) -> None:
             raise AssertionError("nobody hears this")
 
-        monkeypatch.setattr(_flow, "StatusEvent", refuse)
+        monkeypatch.setattr(_flow, "_publish", refuse)
         monkeypatch.setattr(_task_runner, "TaskEvent", refuse)
         stages = [
             one_attempt(odd_fails),
@@ -150,6 +150,30 @@ class TestBus:
 
 
 class TestEventFields:
+    async def test_who_waits_for_a_handler_waits_for_room_as_well(self) -> None:
+        """Of what is read, `queued` is told before there is room for it."""
+        queued: list[Any] = []
+        gate = anyio.Event()
+
+        async def hear(event: StatusEvent) -> None:
+            await checkpoint()
+            if event.status == "queued":
+                queued.append(event.item_id)
+
+        async def wait(value: int) -> int:
+            await gate.wait()
+            return value
+
+        pipeline = Pipeline([Stage("A", 1, [wait], queue_capacity=1)])
+        pipeline.events.subscribe(StatusEvent, hear)
+        async with anyio.create_task_group() as group:
+            group.start_soon(pipeline.run, range(9))
+            await anyio.wait_all_tasks_blocked()
+            assert queued == [0, 1, 2]
+            gate.set()
+        assert queued == list(range(9))
+        assert pipeline.results.values == list(range(9))
+
     async def test_status_events_tell_worker_metadata_and_failure(self) -> None:
         tracker = StatusTracker()
         pipeline = Pipeline([one_attempt(odd_fails)], status_tracker=tracker)

@@ -491,6 +491,28 @@ class TestStatistics:
         assert stats.items_in_flight == 7
         assert a.get_stats().items_processed == 7
 
+    async def test_a_worker_that_was_started_for_nothing_was_not_active(self) -> None:
+        gate = anyio.Event()
+
+        async def wait(value: int) -> int:
+            await gate.wait()
+            return value
+
+        async with Pipeline([Stage("A", 4, [wait])]) as a:
+            await a.feed(range(8))
+            await anyio.wait_all_tasks_blocked()
+            gate.set()
+            await a.join()
+            before = a.get_worker_metrics()
+            await a.feed([8])
+            await a.join()
+            await anyio.wait_all_tasks_blocked()
+            after = a.get_worker_metrics()
+        for name, metrics in after.items():
+            if metrics.items_processed == before[name].items_processed:
+                assert metrics.last_active == pytest.approx(before[name].last_active, abs=1e-4)
+                assert metrics.total_processing_time == before[name].total_processing_time
+
     async def test_a_snapshot_can_be_pickled(self) -> None:
         a = pipeline()
         await a.run(range(4))

@@ -14,7 +14,15 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-from antflow import Item, Pipeline, RetryPolicy, Stage, StageValidationError, StatusTracker
+from antflow import (
+    Item,
+    Pipeline,
+    RetryPolicy,
+    Stage,
+    StageValidationError,
+    StatusEvent,
+    StatusTracker,
+)
 
 AT_ONCE = RetryPolicy(wait_initial=0, wait_max=0, wait_jitter=0)
 STAGE_AT_ONCE = RetryPolicy(scope="stage", wait_initial=0, wait_max=0, wait_jitter=0)
@@ -201,8 +209,7 @@ async def test_p5_the_source_is_read_no_further_than_there_is_room(
     async with anyio.create_task_group() as group:
         group.start_soon(pipeline.run, endless())
         await anyio.wait_all_tasks_blocked()
-        # A worker that waits for room is as good as idle: the others of its stage need not start.
-        assert (1 + capacity) + (2 + capacity) + 1 <= read <= (3 + capacity) + (2 + capacity) + 1
+        assert read == (3 + capacity) + (2 + capacity) + 1
         stats = pipeline.get_stats()
         assert stats.stage_stats["B"].in_progress_items == len(gate.inside) == 2
         assert stats.queue_sizes == {"A": capacity, "B": capacity}
@@ -400,6 +407,77 @@ async def test_tasks_that_never_wait_give_others_a_turn(
     steps = [after - before for before, after in zip([0, *turns], turns)]
     # trio shuffles who runs first in a round, so that there may be two shares between two turns.
     assert max(steps) <= 2 * most
+
+
+async def test_those_who_wait_to_feed_lengthen_no_turn_without_bound() -> None:
+    done = 0
+    gate = anyio.Event()
+    turns: list[int] = []
+
+    async def count(value: int) -> int:
+        nonlocal done
+        if value == 0:
+            await gate.wait()
+        done += 1
+        return value
+
+    async with Pipeline([Stage("A", 1, [count])]) as pipeline, anyio.create_task_group() as group:
+        await pipeline.feed([0])
+        for number in range(1, 1000):
+            group.start_soon(pipeline.feed, [number])
+        await anyio.wait_all_tasks_blocked()
+        gate.set()
+        while done < 1000:
+            await checkpoint()
+            turns.append(done)
+    steps = [after - before for before, after in zip([0, *turns], turns)]
+    assert max(steps) <= 2 * 257
+
+
+async def test_a_source_that_never_waits_gives_others_a_turn_whoever_listens() -> None:
+    """Also where a handler is async, but waits for nothing."""
+    read = 0
+    turns = [0]
+
+    def source() -> Any:
+        nonlocal read
+        while read < 1999:
+            read += 1
+            yield read
+
+    async def hear(event: Any) -> None:
+        pass
+
+    pipeline = Pipeline([Stage("A", 1, [same], queue_capacity=math.inf)])
+    pipeline.events.subscribe(StatusEvent, hear)
+    async with anyio.create_task_group() as group:
+        group.start_soon(pipeline.run, source())
+        while read < 1999:
+            await checkpoint()
+            turns.append(read)
+    assert max(after - before for before, after in itertools.pairwise(turns)) <= 2 * 257
+
+
+@pytest.mark.parametrize("listens", [False, True])
+async def test_free_workers_begin_also_while_others_wait_for_room(listens: bool) -> None:
+    """Here the next stage waits for what only the sixth of this one does."""
+    sixth = anyio.Event()
+
+    async def first(value: int) -> int:
+        if value == 5:
+            sixth.set()
+        return value
+
+    async def second(value: int) -> int:
+        if value == 0:
+            await sixth.wait()
+        return value
+
+    stages = [Stage("A", 10, [first]), Stage("B", 1, [second], queue_capacity=0)]
+    pipeline = Pipeline(stages, status_tracker=StatusTracker() if listens else None)
+    with anyio.fail_after(5):
+        results = await pipeline.run(range(8))
+    assert results.values == list(range(8))
 
 
 async def test_a_crowd_of_workers_leaves_when_there_is_nothing_to_do() -> None:

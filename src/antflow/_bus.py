@@ -65,7 +65,11 @@ class Subscription:
             BaseException: *error* itself, if it must not be kept from ending the run.
         """
         if not is_failure_of_item(error):
-            raise error
+            try:
+                raise error
+            finally:
+                # Its traceback leads here.
+                del error
         self.errors += 1
         if self.errors == 1:
             logger.error(
@@ -171,7 +175,7 @@ class EventBus:
 
     def publish(self, event: StatusEvent | TaskEvent) -> Awaitable[None] | None:
         """
-        Deliver *event*.
+        Deliver *event*, which may be one of the caller's own.
 
         Returns:
             None if all handlers are done, else what must be awaited for them to finish.

@@ -63,10 +63,11 @@ class Feeder:
     _sending: bool = field(default=False, init=False)
     # Whether there is nothing to do for an item but to hand it over.
     _is_straight: bool = field(init=False)
-    # How many items were handed over since others last had a turn.
+    # How many items were handed over since others last had a turn for sure.
     _turn: int = field(default=0, init=False)
 
     def __attrs_post_init__(self) -> None:
+        self.pool.make_room(1)
         self._is_straight = (
             self.permits is None
             and self.priority == DEFAULT_PRIORITY
@@ -82,6 +83,7 @@ class Feeder:
                 raise
             self.error = error
         finally:
+            self.pool.make_room(-1)
             self.paused.set()
             self.done.set()
 
@@ -166,13 +168,12 @@ class Feeder:
 
     def _may_go_on(self) -> bool:
         """Say whether the next item may be read right now; if so, its permit is taken."""
-        if self._stopped:
+        if self._stopped or self.permits is None:
+            return not self._stopped
+        try:
+            self.permits.acquire_nowait()
+        except WouldBlock:
             return False
-        if self.permits is not None:
-            try:
-                self.permits.acquire_nowait()
-            except WouldBlock:
-                return False
         return True
 
     async def _get_ready(self, pending: Awaitable[None] | None) -> bool:
@@ -186,7 +187,6 @@ class Feeder:
             self.paused.set()
             await pending
             self._sending = False
-            self._turn = 0
         if self._turn >= ITEMS_PER_TURN:
             await checkpoint()
             self._turn = 0

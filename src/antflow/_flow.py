@@ -32,16 +32,17 @@ async def work(pool: Pool, worker: Worker) -> None:
     the task. All others go the whole way, and so do those that fail.
     """
     state, bus = pool.state, pool.bus
-    following, sink, receive = pool.following, pool.sink, pool.receive
+    following, sink = pool.following, pool.sink
     task: Any = pool.runner.sole_task
     context = copy_context()
     end = pool.leave
     error = None
-    worker.rest()
     pool.idle -= 1
+    if pool.waiting:
+        worker.rest()
     while not state.stopped:
         try:
-            record = receive()
+            record = pool.receive()
         except WouldBlock:
             pool.surge = 1
             if pool.idle >= 2:
@@ -88,14 +89,14 @@ async def work(pool: Pool, worker: Worker) -> None:
                     try:
                         following.entrance.send_nowait(record)
                     except WouldBlock:
-                        await _wait_for_room(following.entrance.send(record), pool)
+                        await following.entrance.send(record)
                         worker.rest()
                 elif sink is None:
                     state.settle()
                 else:
                     pending = sink.put(record.result())
                     if pending is not None:
-                        await _wait_for_room(pending, pool)
+                        await pending
                         worker.rest()
                     state.settle()
             else:
@@ -123,7 +124,7 @@ async def work(pool: Pool, worker: Worker) -> None:
         context = copy_context()
     end(worker)
     # The traceback of a failure holds this frame, and through these the frame would hold failures.
-    del pool, following, state, context, end, receive, sink
+    del pool, following, state, context, end, sink
 
 
 def _reset(context: Context) -> bool:
@@ -144,15 +145,6 @@ async def _wait_for_item(pool: Pool) -> Record:
     finally:
         pool.idle -= 1
     return record
-
-
-async def _wait_for_room(pending: Awaitable[None], pool: Pool) -> None:
-    # As good as idle: whoever else took an item now would wait for the same.
-    pool.idle += 1
-    try:
-        await pending
-    finally:
-        pool.idle -= 1
 
 
 async def _take_through(
@@ -179,7 +171,7 @@ async def _take_through(
         try:
             outcome = await runner.run(record, worker)
         except BaseException as caught:
-            if not is_failure_of_item(caught):
+            if runner.sole_task is None or not is_failure_of_item(caught):
                 raise
             error = caught
     if error is not None:

@@ -20,7 +20,7 @@ from ._state import RunState, StageState
 from ._task_runner import Failure, TaskRunner
 from ._worker import Worker
 
-# After so many items that it never had to wait for, a worker lets others have a turn. That takes as
+# After so many items that came from one queue without a wait, others have a turn. That takes as
 # long as an item or two; the price is that tasks which never await hold up the rest for so many.
 ITEMS_PER_TURN = 256
 
@@ -38,8 +38,8 @@ def _in_turns(receive: Callable[[], Any]) -> Callable[[], Any]:
     """
     Make *receive* say now and then that it would have to wait, although it need not.
 
-    Who waits lets others have a turn. Where fewer items can be in the queue and on their way into
-    it, it does without: as long as nobody else runs, there will be no more of them.
+    Who waits lets others have a turn. It does without where fewer items can be in the queue and in
+    the hands of those who send into it: as long as nobody else runs, there will be no more of them.
     """
     left = ITEMS_PER_TURN
 
@@ -68,7 +68,6 @@ class Pool:
 
     Attributes:
         stream: Out of which items come.
-        senders: How many workers the stage before has.
         following: The pool of the next stage; None for the last.
         sink: Where the outcome of each item goes, if the run is a stream.
         name: That of the stage.
@@ -89,7 +88,6 @@ class Pool:
     stream: MemoryObjectReceiveStream[Any]
     entrance: Entrance
     places: Places | None
-    senders: int
     following: Pool | None
     sink: ResultSink | None
     start_worker: Callable[[Pool, Worker], None]
@@ -102,6 +100,9 @@ class Pool:
     idle: int = field(default=0, init=False)
     surge: int = field(default=1, init=False)
     vacant: int = field(init=False)
+    # How many items there can be, in the queue and with those who send, before others had a turn.
+    _room: float = field(default=0, init=False)
+    _counts_turns: bool = field(default=False, init=False)
     # Numbers of workers that left, as a heap: the lowest is used first.
     _free: list[int] = field(factory=list, init=False)
 
@@ -109,11 +110,24 @@ class Pool:
         self.name = self.stage.name
         self.vacant = self.stage.workers
         self.receive = self.stream.receive_nowait
-        if self.stage.capacity + self.senders > ITEMS_PER_TURN:
-            self.receive = _in_turns(self.receive)
         self.is_straight = (
             self.runner.sole_task is not None and self.places is None and not self.hooks.success
         )
+        # Items that come back to the stage are in the stream beside the others.
+        self.make_room(self.stage.capacity + (0 if self.places is None else self.stage.workers))
+
+    def make_room(self, count: float) -> None:
+        """Expect *count* more items at a time, in the queue or with those who wait to send them."""
+        self._room += count
+        if self._room > ITEMS_PER_TURN and not self._counts_turns:
+            self._counts_turns = True
+            self.receive = _in_turns(self.receive)
+
+    @property
+    def waiting(self) -> int:
+        """How many items wait for a worker at this instant."""
+        ahead = self.stream.statistics()
+        return ahead.current_buffer_used + ahead.tasks_waiting_send
 
     @property
     def stage(self) -> Stage:
@@ -122,18 +136,14 @@ class Pool:
 
     def grow(self) -> None:
         """
-        Start more workers, if there may be more.
+        Start more workers, of which at least one is vacant.
 
         One at first, and twice as many each time that all who were started found something to do:
         so a thousand are there within ten steps, and hardly one that is not needed.
         """
-        if not self.vacant:
-            return
         count = 1
         if self.surge > 1:
-            ahead = self.stream.statistics()
-            waiting = ahead.current_buffer_used + ahead.tasks_waiting_send
-            count = max(1, min(self.surge, self.vacant, waiting))
+            count = max(1, min(self.surge, self.vacant, self.waiting))
         self.surge *= 2
         workers = self.stage_state.workers
         for _ in range(count):

@@ -181,26 +181,26 @@ class Run:
         # that tasks set there, instead of those of the caller.
         self._context = self._context_inside()
         following: Pool | None = None
-        senders = [0, *(stage.workers for stage in self.stages)]
-        for number, stage_state in reversed(list(enumerate(self.state.stages))):
+        for stage_state, hooks in zip(reversed(self.state.stages), reversed(self._hooks)):
             send, receive, entrance, places = open_entrance(stage_state.stage)
             self._streams += (send, receive)
             following = Pool(
                 state=self.state,
                 stage_state=stage_state,
                 bus=self._bus,
-                hooks=self._hooks[number],
+                hooks=hooks,
                 runner=TaskRunner(stage_state.stage, self._bus, self._limits, self._guard),
                 stream=receive,
                 entrance=entrance,
                 places=places,
-                senders=senders[number],
                 following=following,
                 sink=self.sink,
                 start_worker=self._start_worker,
                 start_back_off=lambda *args: self._start(back_off, *args),
                 stop=self._scope.cancel,
             )
+            if following.following is not None:
+                following.following.make_room(stage_state.stage.workers)
             self._pools.insert(0, following)
             following.grow()
         if self._source is not None:

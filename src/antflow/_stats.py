@@ -21,7 +21,7 @@ class WorkerState:
         stage: The name of its stage.
         status: ``busy`` while it has an item in progress, else ``idle``.
         current_item_id: The id of that item.
-        current_task: The name of the task that it is at.
+        current_task: The name of the task that it is at, or comes to first.
         processing_since: When it took the item, in Unix seconds.
     """
 

@@ -16,8 +16,8 @@ class Worker:
     """
     A place in the pool of a stage; it outlives the task that fills it.
 
-    The clock is read once per item: when one is done with, the next may have begun. All times are
-    readings of `perf_counter`.
+    On the straight way the clock is read once per item: when one is done with, the next may have
+    begun. All times are readings of `perf_counter`.
 
     Invariant: `record` is not None exactly while an item is in progress here.
     """
@@ -29,7 +29,7 @@ class Worker:
     record: Record | None = field(default=None, init=False)
     # The task that the record is at, or comes to first.
     task_name: str = field(init=False)
-    # When this worker took its record or, if it has none, was done with the last.
+    # When this worker took its record; if it has none, when it was done with the last.
     since: float = field(default=0.0, init=False)
     # How much of that it has not spent on records.
     rested: float = field(default=0.0, init=False)
@@ -56,10 +56,11 @@ class Worker:
 
     def state(self) -> WorkerState:
         """Return a copy of what this worker is doing."""
-        if self.record is None:
+        record = self.record
+        if record is None:
             return WorkerState(self.name, self.stage)
         return WorkerState(
-            self.name, self.stage, "busy", self.record.id, self.task_name, _unix(self.since)
+            self.name, self.stage, "busy", record.id, self.task_name, _unix(self.since)
         )
 
     def metrics(self) -> WorkerMetrics:
