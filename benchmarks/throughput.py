@@ -61,20 +61,19 @@ NO_OP = Workload(
 )
 
 # By name: the peer, its code, its options, its items, and how many times faster antflow is to be.
-# The bounds are for the peers as they come; those that are told to do less are there to compare.
-PEER_CASES: dict[str, tuple[str, str, dict[str, Any], int, float | None]] = {
+PEER_CASES: dict[str, tuple[str, str, dict[str, Any], int, float]] = {
     "streamable": ("streamable", "streamable", {}, 10_000, 3),
     "pypeln": ("pypeln", "pypeln", {}, 5_000, 20),
     "aiostream": ("aiostream", "aiostream", {}, 2_000, 40),
     "SPDL": ("SPDL", "spdl", {}, 2_000, 80),
-    "SPDL without statistics": ("SPDL", "spdl", {"statistics": False}, 2_000, None),
+    "SPDL without statistics": ("SPDL", "spdl", {"statistics": False}, 2_000, 80),
     "antflow 0.10.0": ("antflow 0.10.0", "antflow_0_10", {}, 2_000, 60),
     "antflow 0.10.0, per_stage": (
         "antflow 0.10.0",
         "antflow_0_10",
         {"retry": "per_stage"},
         5_000,
-        None,
+        60,
     ),
 }
 PEERS = Workload(
@@ -94,7 +93,7 @@ PEERS = Workload(
         Comparison(
             "× antflow",
             "antflow, asyncio",
-            {name: case[-1] for name, case in PEER_CASES.items() if case[-1] is not None},
+            {name: case[-1] for name, case in PEER_CASES.items()},
             at_least=True,
         ),
         Comparison(
@@ -105,8 +104,7 @@ PEERS = Workload(
         ),
     ),
     note="How each peer is used is written down in `benchmarks/peers.py`. SPDL without statistics "
-    "and 0.10.0 with retries per stage are leaner than what one gets by default; no bound is set "
-    "for these.",
+    "and 0.10.0 with retries per stage are leaner than what one gets by default.",
 )
 
 YIELDS = Workload(

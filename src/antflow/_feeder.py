@@ -67,7 +67,7 @@ class Feeder:
     _turn: int = field(default=0, init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.pool.make_room(1)
+        self.pool.expect(1)
         self._is_straight = (
             self.permits is None
             and self.priority == DEFAULT_PRIORITY
@@ -83,7 +83,7 @@ class Feeder:
                 raise
             self.error = error
         finally:
-            self.pool.make_room(-1)
+            self.pool.expect(-1)
             self.paused.set()
             self.done.set()
 

@@ -114,9 +114,9 @@ class Pool:
             self.runner.sole_task is not None and self.places is None and not self.hooks.success
         )
         # Items that come back to the stage are in the stream beside the others.
-        self.make_room(self.stage.capacity + (0 if self.places is None else self.stage.workers))
+        self.expect(self.stage.capacity + (0 if self.places is None else self.stage.workers))
 
-    def make_room(self, count: float) -> None:
+    def expect(self, count: float) -> None:
         """Expect *count* more items at a time, in the queue or with those who wait to send them."""
         self._room += count
         if self._room > ITEMS_PER_TURN and not self._counts_turns:

@@ -200,7 +200,7 @@ class Run:
                 stop=self._scope.cancel,
             )
             if following.following is not None:
-                following.following.make_room(stage_state.stage.workers)
+                following.following.expect(stage_state.stage.workers)
             self._pools.insert(0, following)
             following.grow()
         if self._source is not None:

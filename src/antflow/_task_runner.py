@@ -61,7 +61,7 @@ class TaskRunner:
 
     Attributes:
         sole_task: The one task of the stage, if nothing need be done but to call it, as long as
-            nobody hears of it. Who calls it by himself brings what it raises to `recover()`.
+            nobody hears of its attempts. Who calls it brings what it raises to `recover()`.
     """
 
     __slots__ = ("_bus", "_policy", "_skip_if", "_stage_name", "_steps", "sole_task")
