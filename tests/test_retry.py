@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import logging
 from itertools import pairwise
@@ -421,3 +422,27 @@ class TestEvents:
         pipeline = Pipeline([Stage("A", 1, [task], task_wait_seconds=0)])
         await pipeline.run([1])
         assert events == [("start", 2), ("complete", 2)]
+
+
+@pytest.mark.parametrize("retry", ["per_task", "per_stage"])
+async def test_a_stray_cancellation_of_a_hook_fails_that_item_only(retry: Any) -> None:
+    """As one of a task does: it is told of the task that was to be tried again."""
+
+    def hook(details: Any) -> None:
+        raise anyio.get_cancelled_exc_class()
+
+    async def first(value: int) -> int:
+        return value
+
+    async def second(value: int) -> int:
+        if value == 1:
+            raise ValueError(value)
+        return value
+
+    if anyio.get_cancelled_exc_class() is not asyncio.CancelledError:
+        pytest.skip("nobody but trio itself can make its Cancelled")
+    stamina.instrumentation.set_on_retry_hooks([hook])
+    results = await Pipeline([Stage("A", 1, [first, second], retry)]).run(range(3))
+    assert results.values == [0, 2]
+    (failed,) = results.failures
+    assert (failed.task_name, failed.error_type) == ("second", "CancelledError")

@@ -280,7 +280,9 @@ async def back_off(pool: Pool, worker: Worker, record: Record, failure: Failure)
     """Wait until *record* may be tried again, then queue it for its stage once more."""
     try:
         await record.retries.back_off()
-    except Exception as error:
+    except BaseException as error:
+        if not is_failure_of_item(error):
+            raise
         await _fail(record, evolve(failure, error=error), pool, worker)
     else:
         record.attempt += 1

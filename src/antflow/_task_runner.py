@@ -188,7 +188,9 @@ class TaskRunner:
                 await self._publish_end("retry", step, record, worker, attempt, duration, error)
                 try:
                     await retries.back_off()
-                except Exception as final:
+                except BaseException as final:
+                    if not is_failure_of_item(final):
+                        raise
                     error = final
                     break
                 attempt += 1
