@@ -17,11 +17,12 @@ SOURCE = Path(antflow.__file__).parent
 
 # From the ground up. A module imports only what stands before its own floor, or before it on it.
 FLOORS: dict[str, list[str]] = {
-    "words": ["_errors", "_items", "_events", "_stats"],
+    "words": ["_errors", "_frozen", "_items", "_events", "_stats"],
     "rules": [
         "_checks",
         "_callables",
         "_cancellation",
+        "_context",
         "_backend_hints",
         "_retry",
         "_limits",
@@ -30,7 +31,7 @@ FLOORS: dict[str, list[str]] = {
     ],
     "plan": ["_stage", "_source"],
     "hands": ["_worker", "_driver", "_task_runner", "_state"],
-    "path": ["_line", "_entrance", "_sink", "_pool", "_flow", "_feeder"],
+    "path": ["_line", "_entrance", "_sink", "_pool", "_telling", "_flow", "_feeder"],
     "life": ["_host", "_background", "_sentry", "_overtime", "_run"],
     "face": ["_observable", "_stream", "_live", "_signals", "_pipeline"],
     "outside": ["_demo_report", "demo", "__main__"],

@@ -139,7 +139,7 @@ class TestBus:
         def refuse(*args: Any) -> None:
             raise AssertionError("nobody hears this")
 
-        monkeypatch.setattr(_flow, "_publish", refuse)
+        monkeypatch.setattr(_flow, "publish", refuse)
         monkeypatch.setattr(_task_runner, "TaskEvent", refuse)
         stages = [
             one_attempt(odd_fails),

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from attrs import field, frozen
 
+from ._frozen import unlocked, with_own_metadata
 from ._items import FailedItem
 
 Status = Literal["queued", "in_progress", "completed", "failed", "retrying", "skipped"]
@@ -17,6 +18,7 @@ def worker_name(stage: str, number: int) -> str:
     return f"{stage}-W{number}"
 
 
+@with_own_metadata
 @frozen
 class StatusEvent:
     """
@@ -54,12 +56,7 @@ class StatusEvent:
         return None if self.failed_item is None else self.failed_item.exception
 
 
-class NewStatusEvent(StatusEvent):
-    """A `StatusEvent` in the making: see `_NewResult`, for which it is the same."""
-
-    __slots__ = ()
-    __setattr__ = object.__setattr__
-    __delattr__ = object.__delattr__
+NewStatusEvent = unlocked(StatusEvent)
 
 
 @frozen

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable
-from contextvars import Context, copy_context
+from contextvars import copy_context
 from time import perf_counter, time
 from typing import Any
 
@@ -11,16 +11,15 @@ from anyio import EndOfStream, WouldBlock
 from attrs import evolve
 
 from ._backend_hints import add_backend_hint
-from ._bus import Subscription, publish_to
 from ._cancellation import is_failure_of_item
+from ._context import present_context, reset
 from ._errors import describe_error
-from ._events import NewStatusEvent, Status, StatusEvent
+from ._events import Status
 from ._items import FailedItem, Record
 from ._pool import Pool
 from ._task_runner import SKIPPED, Failure
+from ._telling import publish, tell
 from ._worker import Worker
-
-_make = object.__new__
 
 
 async def work(pool: Pool, worker: Worker) -> None:
@@ -34,7 +33,7 @@ async def work(pool: Pool, worker: Worker) -> None:
     state, bus = pool.state, pool.bus
     following, sink = pool.following, pool.sink
     task: Any = pool.runner.sole_task
-    context = copy_context()
+    context, present = copy_context(), present_context()
     end = pool.leave
     error = None
     pool.idle -= 1
@@ -60,7 +59,7 @@ async def work(pool: Pool, worker: Worker) -> None:
         if pool.is_straight and not bus.task_subscriptions:
             worker.record = record
             if bus.status_subscriptions:
-                pending = _publish("in_progress", record, pool, worker.name)
+                pending = publish("in_progress", record, pool, worker.name, time())
                 if pending is not None:
                     await pending
             try:
@@ -77,11 +76,13 @@ async def work(pool: Pool, worker: Worker) -> None:
                 if following is None:
                     state.deliver(record)
                 if bus.status_subscriptions:
-                    pending = _publish("completed", record, pool, worker.name)
+                    now = time()
+                    pending = publish("completed", record, pool, worker.name, now)
                     if pending is not None:
                         await pending
+                        now = time()
                     if following is not None:
-                        pending = _publish("queued", record, following, None)
+                        pending = publish("queued", record, following, None, now)
                         if pending is not None:
                             await pending
                     worker.rest()
@@ -112,30 +113,19 @@ async def work(pool: Pool, worker: Worker) -> None:
         del record
 
         try:
-            if copy_context() == context:
+            if (copy_context() if present is None else present) == context:
                 continue
         except Exception:
             # Values are compared that belong to the user, and some refuse to be: an array does.
             pass
-        if not _reset(context):
+        if not reset(context):
             # A variable that was new cannot be unset. A new task does not have it.
             end = pool.renew
             break
         context = copy_context()
     end(worker)
     # The traceback of a failure holds this frame, and through these the frame would hold failures.
-    del pool, following, state, context, end, sink
-
-
-def _reset(context: Context) -> bool:
-    """Set all context variables to what they are in *context*; return whether that was possible."""
-    for variable in copy_context():
-        if variable not in context:
-            return False
-    for variable, value in context.items():
-        if variable.get() is not value:
-            variable.set(value)
-    return True
+    del pool, following, state, context, present, end, sink
 
 
 async def _wait_for_item(pool: Pool) -> Record:
@@ -165,7 +155,7 @@ async def _take_through(
         worker.record = record
         worker.task_name = worker.first_task
         if bus.status_subscriptions:
-            pending = _publish("in_progress", record, pool, worker.name)
+            pending = publish("in_progress", record, pool, worker.name, time())
             if pending is not None:
                 await pending
         try:
@@ -202,11 +192,11 @@ async def _take_through(
         if following is None:
             pool.state.deliver(record)
         if bus.status_subscriptions:
-            pending = _publish(status, record, pool, worker.name)
+            pending = publish(status, record, pool, worker.name, time())
             if pending is not None:
                 await pending
         if listeners:
-            await _tell(listeners, record, record.value)
+            await tell(listeners, record, record.value)
         place = None
         if places is not None:
             place = places.place_of(record)
@@ -237,7 +227,7 @@ def hand_over(record: Record, pool: Pool) -> Awaitable[None] | None:
         be published. An item that need not wait thus costs no coroutine.
     """
     if pool.bus.status_subscriptions:
-        pending = _publish("queued", record, pool, None)
+        pending = publish("queued", record, pool, None, time())
         if pending is not None:
             return _finish_and_send(pending, record, pool)
     # In this order: a waiting worker may have the item before `send` returns.
@@ -259,11 +249,12 @@ async def _finish_and_send(pending: Awaitable[None], record: Record, pool: Pool)
 async def _retry(record: Record, failure: Failure, pool: Pool, worker: Worker) -> None:
     """Leave *record* to a back-off that needs no worker."""
     if pool.bus.status_subscriptions:
-        pending = _publish(
+        pending = publish(
             "retrying",
             record,
             pool,
             worker.name,
+            time(),
             {
                 "error": describe_error(failure.error),
                 "error_type": type(failure.error).__name__,
@@ -304,7 +295,7 @@ async def _fail(record: Record, failure: Failure, pool: Pool, worker: Worker) ->
         stage_value=record.value,
         exception=failure.error,
         task_name=failure.task_name,
-        metadata=record.metadata,
+        metadata={} if record.metadata is None else record.metadata,
         sequence_id=record.sequence_id,
     )
     worker.failed += 1
@@ -316,11 +307,11 @@ async def _fail(record: Record, failure: Failure, pool: Pool, worker: Worker) ->
             "task_name": failed.task_name,
             "attempts": failed.attempts,
         }
-        pending = _publish("failed", record, pool, worker.name, more, failed)
+        pending = publish("failed", record, pool, worker.name, failed.timestamp, more, failed)
         if pending is not None:
             await pending
     if pool.hooks.failure:
-        await _tell(pool.hooks.failure, record, failure.error)
+        await tell(pool.hooks.failure, record, failure.error)
     if pool.sink is not None:
         pending = pool.sink.put(record.result(failure.error))
         if pending is not None:
@@ -330,37 +321,3 @@ async def _fail(record: Record, failure: Failure, pool: Pool, worker: Worker) ->
     pool.state.settle()
     if pool.state.too_many:
         pool.stop()
-
-
-async def _tell(listeners: tuple[Subscription, ...], record: Record, outcome: Any) -> None:
-    """Call those who asked for values, each with a payload of its own."""
-    for subscription in listeners:
-        pending = subscription.notify(record.id, outcome, record.payload())
-        if pending is not None:
-            await pending
-
-
-def _publish(
-    status: Status,
-    record: Record,
-    pool: Pool,
-    worker_name: str | None,
-    more: dict[str, Any] | None = None,
-    failed: FailedItem | None = None,
-) -> Awaitable[None] | None:
-    """
-    Tell of *record*, with *more* beside its own metadata.
-
-    Returns:
-        As `publish_to()`.
-    """
-    event: Any = _make(NewStatusEvent)
-    event.item_id = record.id
-    event.stage = pool.name
-    event.status = status
-    event.worker = worker_name
-    event.timestamp = time()
-    event.metadata = record.metadata.copy() if more is None else {**record.metadata, **more}
-    event.failed_item = failed
-    event.__class__ = StatusEvent
-    return publish_to(pool.bus.status_subscriptions, event)

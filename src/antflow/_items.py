@@ -10,13 +10,12 @@ from typing import Any
 from attrs import field, frozen, validators
 
 from ._errors import TaskFailedError, show
+from ._frozen import unlocked, with_own_metadata
 
 if sys.version_info < (3, 11):
     from exceptiongroup import ExceptionGroup
 
 DEFAULT_PRIORITY = 100
-
-_make = object.__new__
 
 
 def _no_metadata() -> dict[str, Any]:
@@ -53,6 +52,7 @@ class Item:
     )
 
 
+@with_own_metadata
 @frozen
 class PipelineResult:
     """
@@ -78,17 +78,7 @@ class PipelineResult:
         return self.error is None
 
 
-class _NewResult(PipelineResult):
-    """
-    A `PipelineResult` in the making.
-
-    The fields of a frozen instance must be set past its class, which takes three times as long as
-    setting them. So they are set on an instance of this class, which is then made a frozen one.
-    """
-
-    __slots__ = ()
-    __setattr__ = object.__setattr__
-    __delattr__ = object.__delattr__
+_NewResult = unlocked(PipelineResult)
 
 
 @frozen
@@ -196,19 +186,18 @@ class Record:
     priority: float = DEFAULT_PRIORITY
     # Under what its place is held, if that is not the record itself (see _entrance and _line).
     place: Any = None
+    # None stands for an empty dict.
+    metadata: dict[str, Any] | None = None
 
-    def __init__(
-        self, sequence_id: int, item_id: Any, value: Any, metadata: dict[str, Any]
-    ) -> None:
+    def __init__(self, sequence_id: int, item_id: Any, value: Any) -> None:
         self.sequence_id = sequence_id
         self.id = item_id
         self.input = value
         self.value = value
-        self.metadata = metadata
 
     def result(self, error: BaseException | None = None) -> PipelineResult:
         """Return what became of the item, with *error* if it failed."""
-        result: Any = _make(_NewResult)
+        result = _NewResult()
         result.id = self.id
         result.value = self.value
         result.sequence_id = self.sequence_id
@@ -219,7 +208,7 @@ class Record:
 
     def payload(self) -> dict[str, Any]:
         """Return what callbacks are given: a new dict of id, value and metadata."""
-        return {"id": self.id, "value": self.value, "metadata": dict(self.metadata)}
+        return {"id": self.id, "value": self.value, "metadata": dict(self.metadata or {})}
 
 
 def make_record(sequence_id: int, item: Any) -> Record:
@@ -231,12 +220,17 @@ def make_record(sequence_id: int, item: Any) -> Record:
     """
     if isinstance(item, Item):
         item_id = sequence_id if item.id is RunningNumber.UNSET else item.id
-        return Record(sequence_id, item_id, item.value, dict(item.metadata))
+        record = Record(sequence_id, item_id, item.value)
+        if item.metadata:
+            record.metadata = dict(item.metadata)
+        return record
     if isinstance(item, dict) and "id" in item:
         if "value" not in item:
-            return Record(sequence_id, item["id"], item, {})
+            return Record(sequence_id, item["id"], item)
         # Not by comparing the keys, which may be objects that refuse it.
         metadata = dict(item)
-        item_id, value = metadata.pop("id"), metadata.pop("value")
-        return Record(sequence_id, item_id, value, metadata)
-    return Record(sequence_id, sequence_id, item, {})
+        record = Record(sequence_id, metadata.pop("id"), metadata.pop("value"))
+        if metadata:
+            record.metadata = metadata
+        return record
+    return Record(sequence_id, sequence_id, item)

@@ -10,6 +10,7 @@ import heapq
 import inspect
 import math
 import textwrap
+from time import time
 from typing import Any
 
 import anyio
@@ -19,13 +20,13 @@ from anyio.lowlevel import checkpoint
 from antflow import _flow
 from antflow._entrance import Places, PriorityEntrance
 from antflow._feeder import Feeder
-from antflow._flow import _publish
 from antflow._line import Line
 from antflow._pool import Pool
 from antflow._run import Run
 from antflow._sink import ResultSink
 from antflow._state import RunState
 from antflow._stream import ResultStream
+from antflow._telling import publish
 
 Patch = pytest.MonkeyPatch
 
@@ -67,7 +68,7 @@ def keep_results_in_order_of_arrival(patch: Patch) -> None:
 def publish_after_sending(patch: Patch) -> None:
     async def send_and_announce(record: Any, pool: Pool) -> None:
         await pool.entrance.send(record)
-        pending = _publish("queued", record, pool, None)
+        pending = publish("queued", record, pool, None, time())
         if pending is not None:
             await pending
 
