@@ -31,8 +31,8 @@ FLOORS: dict[str, list[str]] = {
     ],
     "plan": ["_stage", "_source"],
     "hands": ["_worker", "_driver", "_task_runner", "_state"],
-    "path": ["_line", "_entrance", "_sink", "_pool", "_telling", "_flow", "_feeder"],
-    "life": ["_host", "_background", "_sentry", "_overtime", "_run"],
+    "path": ["_line", "_entrance", "_sink", "_overtime", "_pool", "_telling", "_flow", "_feeder"],
+    "life": ["_host", "_background", "_sentry", "_run"],
     "face": ["_observable", "_stream", "_live", "_signals", "_pipeline"],
     "outside": ["_demo_report", "demo", "__main__"],
 }

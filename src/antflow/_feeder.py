@@ -63,8 +63,6 @@ class Feeder:
     _sending: bool = field(default=False, init=False)
     # Whether there is nothing to do for an item but to hand it over.
     _is_straight: bool = field(init=False)
-    # How many items were handed over since others last had a turn for sure.
-    _turn: int = field(default=0, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.pool.expect(1)
@@ -146,16 +144,11 @@ class Feeder:
         """
         record = self.pool.state.admit(item)
         self.admitted += 1
-        if self._is_straight:
-            pending = hand_over(record, self.pool)
-            self._turn += 1
-            if pending is None and self._turn < ITEMS_PER_TURN:
-                return None
-        else:
+        if not self._is_straight:
             self._prepare(record)
-            pending = hand_over(record, self.pool)
-            self._turn += 1
-            if pending is None and self._turn < ITEMS_PER_TURN and self._may_go_on():
+        pending = hand_over(record, self.pool)
+        if pending is None and self.admitted % ITEMS_PER_TURN:
+            if self._is_straight or self._may_go_on():
                 return None
         return self._get_ready(pending)
 
@@ -187,9 +180,8 @@ class Feeder:
             self.paused.set()
             await pending
             self._sending = False
-        if self._turn >= ITEMS_PER_TURN:
+        if self.admitted and not self.admitted % ITEMS_PER_TURN:
             await checkpoint()
-            self._turn = 0
         if self.permits is not None and not self._stopped:
             await self.permits.acquire()
         return self._stopped

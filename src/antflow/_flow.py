@@ -39,24 +39,45 @@ async def work(pool: Pool, worker: Worker) -> None:
     pool.idle -= 1
     if pool.waiting:
         worker.rest()
-    while not state.stopped:
-        try:
-            record = pool.receive()
-        except WouldBlock:
-            pool.surge = 1
-            if pool.idle >= 2:
-                break
+    pool.overtime.begin(worker)
+    try:
+        while not state.stopped:
+            # A worker that waits holds no item, and what it held is free (see TaskRunner).
+            record: Any = None
             try:
-                record = await _wait_for_item(pool)
+                is_clean = (copy_context() if present is None else present) == context
+            except Exception:
+                # Values are compared that belong to the user, and some refuse to be: an array does.
+                is_clean = False
+            if not is_clean:
+                if not reset(context):
+                    # A variable that was new cannot be unset. A new task does not have it.
+                    end = pool.renew
+                    break
+                context = copy_context()
+
+            try:
+                record = pool.receive()
+            except WouldBlock:
+                pool.surge = 1
+                if pool.idle >= 2:
+                    break
+                try:
+                    record = await _wait_for_item(pool)
+                except EndOfStream:
+                    break
+                worker.rest()
             except EndOfStream:
                 break
-            worker.rest()
-        except EndOfStream:
-            break
-        if not pool.idle and pool.vacant:
-            pool.grow()
+            if not pool.idle and pool.vacant:
+                pool.grow()
 
-        if pool.is_straight and not bus.task_subscriptions:
+            if not pool.is_straight or bus.task_subscriptions:
+                if pool.line is not None:
+                    record = pool.line.next(record)
+                await _take_through(record, pool, worker)
+                continue
+
             worker.record = record
             if bus.status_subscriptions:
                 pending = publish("in_progress", record, pool, worker.name, time())
@@ -68,64 +89,50 @@ async def work(pool: Pool, worker: Worker) -> None:
                 if not is_failure_of_item(caught):
                     raise
                 error = caught
-            if error is None:
-                # In one go, with no await in between: the books are right at every instant.
-                worker.since = perf_counter()
-                worker.processed += 1
-                worker.record = None
-                if following is None:
-                    state.deliver(record)
-                if bus.status_subscriptions:
-                    now = time()
-                    pending = publish("completed", record, pool, worker.name, now)
-                    if pending is not None:
-                        await pending
-                        now = time()
-                    if following is not None:
-                        pending = publish("queued", record, following, None, now)
-                        if pending is not None:
-                            await pending
-                    worker.rest()
-                if following is not None:
-                    try:
-                        following.entrance.send_nowait(record)
-                    except WouldBlock:
-                        await following.entrance.send(record)
-                        worker.rest()
-                elif sink is None:
-                    state.settle()
-                else:
-                    pending = sink.put(record.result())
-                    if pending is not None:
-                        await pending
-                        worker.rest()
-                    state.settle()
-            else:
+            if error is not None:
                 rest_of_way = _take_through(record, pool, worker, error)
                 # Its traceback holds this frame.
                 error = None
                 await rest_of_way
-        else:
-            if pool.line is not None:
-                record = pool.line.next(record)
-            await _take_through(record, pool, worker)
-        # A worker that waits holds no item, and what it held is free (see TaskRunner).
-        del record
-
-        try:
-            if (copy_context() if present is None else present) == context:
                 continue
-        except Exception:
-            # Values are compared that belong to the user, and some refuse to be: an array does.
-            pass
-        if not reset(context):
-            # A variable that was new cannot be unset. A new task does not have it.
-            end = pool.renew
-            break
-        context = copy_context()
-    end(worker)
-    # The traceback of a failure holds this frame, and through these the frame would hold failures.
-    del pool, following, state, context, present, end, sink
+
+            # In one go, with no await in between: the books are right at every instant.
+            worker.since = perf_counter()
+            worker.processed += 1
+            worker.record = None
+            if following is None:
+                state.deliver(record)
+            if bus.status_subscriptions:
+                now = time()
+                pending = publish("completed", record, pool, worker.name, now)
+                if pending is not None:
+                    await pending
+                    now = time()
+                if following is not None:
+                    pending = publish("queued", record, following, None, now)
+                    if pending is not None:
+                        await pending
+                worker.rest()
+            if following is not None:
+                try:
+                    following.entrance.send_nowait(record)
+                except WouldBlock:
+                    await following.entrance.send(record)
+                    worker.rest()
+            elif sink is None:
+                state.settle()
+            else:
+                pending = sink.put(record.result())
+                if pending is not None:
+                    await pending
+                    worker.rest()
+                state.settle()
+        end(worker)
+    finally:
+        pool.overtime.end(worker)
+        # The traceback of a failure holds this frame, and through these it would hold failures.
+        record = None
+        del pool, following, state, context, present, end, sink
 
 
 async def _wait_for_item(pool: Pool) -> Record:

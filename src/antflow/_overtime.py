@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-
 from anyio import Event, move_on_after
 
 from ._bus import logger
-from ._pool import Pool
 from ._worker import Worker
 
 # After so many seconds a cancelled run says whom it waits for.
@@ -24,19 +21,15 @@ class Overtime:
         # Set when the last has gone, if somebody watches.
         self._gone: Event | None = None
 
-    async def employ(
-        self, work: Callable[[Pool, Worker], Awaitable[None]], pool: Pool, worker: Worker
-    ) -> None:
-        """Let *worker* do its *work*."""
+    def begin(self, worker: Worker) -> None:
+        """Take note that *worker* has a task."""
         self._working.add(worker)
-        try:
-            await work(pool, worker)
-        finally:
-            self._working.discard(worker)
-            if self._gone is not None and not self._working:
-                self._gone.set()
-            # The traceback of a failure may hold this frame.
-            del self, pool, worker
+
+    def end(self, worker: Worker) -> None:
+        """Take note that it has none any more."""
+        self._working.discard(worker)
+        if self._gone is not None and not self._working:
+            self._gone.set()
 
     async def watch(self) -> None:
         """Wait, in a cancelled run, until all have gone, or say who has not."""

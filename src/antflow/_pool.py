@@ -14,6 +14,7 @@ from ._bus import EventBus, Subscription
 from ._entrance import Entrance, Places, PriorityEntrance
 from ._items import Record
 from ._line import Line, Ticket
+from ._overtime import Overtime
 from ._sink import ResultSink
 from ._stage import Stage
 from ._state import RunState, StageState
@@ -70,6 +71,7 @@ class Pool:
         stream: Out of which items come.
         following: The pool of the next stage; None for the last.
         sink: Where the outcome of each item goes, if the run is a stream.
+        overtime: Who has a task of its own at present, in all pools of the run.
         name: That of the stage.
         receive: Takes the next item out of the stream, as `receive_nowait()` does.
         is_straight: Whether all that is to be done for an item is to call one task, as long as
@@ -90,6 +92,7 @@ class Pool:
     places: Places | None
     following: Pool | None
     sink: ResultSink | None
+    overtime: Overtime
     start_worker: Callable[[Pool, Worker], None]
     start_back_off: Callable[[Pool, Worker, Record, Failure], None]
     stop: Callable[[], None]

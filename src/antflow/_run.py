@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import AsyncIterable, Iterable, Mapping
 from contextvars import Context, ContextVar, copy_context
-from functools import partial
 from typing import Any
 
 from anyio import CancelScope, Event, create_task_group
@@ -28,7 +27,6 @@ from ._sink import ResultSink
 from ._stage import Stage
 from ._state import RunState
 from ._task_runner import TaskRunner
-from ._worker import Worker
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
@@ -195,7 +193,8 @@ class Run:
                 places=places,
                 following=following,
                 sink=self.sink,
-                start_worker=self._start_worker,
+                overtime=self._overtime,
+                start_worker=lambda *args: self._start(work, *args),
                 start_back_off=lambda *args: self._start(back_off, *args),
                 stop=self._scope.cancel,
             )
@@ -210,11 +209,6 @@ class Run:
                 feeder.stop()
         self._wired.set()
         self._check_quiet()
-
-    def _start_worker(self, pool: Pool, worker: Worker) -> None:
-        # Under the name of what it does, for those who look at the tasks of the loop.
-        employ = partial(self._group.start_soon, name=f"{work.__module__}.{work.__qualname__}")
-        self._context.run(employ, self._overtime.employ, work, pool, worker)
 
     def _start(self, function: Any, *args: Any) -> None:
         self._context.run(self._group.start_soon, function, *args)
