@@ -480,6 +480,31 @@ async def test_free_workers_begin_also_while_others_wait_for_room(listens: bool)
     assert results.values == list(range(8))
 
 
+@pytest.mark.parametrize("listens", [False, True])
+async def test_workers_that_would_only_wait_for_room_do_not_begin(listens: bool) -> None:
+    """As long as items go on: one that is freed takes as many as there is room for."""
+    stages = [Stage(name, 1000, [same]) for name in "ABC"]
+    pipeline = Pipeline(stages, status_tracker=StatusTracker() if listens else None)
+    async with pipeline.stream(range(5000)) as results:
+        async for _ in results:
+            pass
+    metrics = pipeline.get_worker_metrics().values()
+    assert len([metric for metric in metrics if metric.items_processed]) <= 3 * 8
+
+
+async def test_workers_begin_if_nothing_goes_on() -> None:
+    """Each holds what it has, until the consumer of the stream takes it."""
+    pipeline = Pipeline([Stage("A", 50, [same])])
+    async with pipeline.stream(range(100), buffer_size=1) as results:
+        async for _ in results:
+            break
+        await anyio.wait_all_tasks_blocked()
+        metrics = pipeline.get_worker_metrics().values()
+        # One result was taken, and one waits in the buffer.
+        assert sum(metric.items_processed for metric in metrics) == 52
+        assert all(metric.items_processed for metric in metrics)
+
+
 async def test_a_crowd_of_workers_leaves_when_there_is_nothing_to_do() -> None:
     """And comes back when there is."""
     from antflow import _flow

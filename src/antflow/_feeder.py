@@ -147,9 +147,9 @@ class Feeder:
         if not self._is_straight:
             self._prepare(record)
         pending = hand_over(record, self.pool)
-        if pending is None and self.admitted % ITEMS_PER_TURN:
-            if self._is_straight or self._may_go_on():
-                return None
+        goes_on = pending is None and self.admitted % ITEMS_PER_TURN
+        if goes_on and (self._is_straight or self._may_go_on()):
+            return None
         return self._get_ready(pending)
 
     def _prepare(self, record: Record) -> None:

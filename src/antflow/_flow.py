@@ -36,11 +36,13 @@ async def work(pool: Pool, worker: Worker) -> None:
     context, present = copy_context(), present_context()
     end = pool.leave
     error = None
-    pool.idle -= 1
-    if pool.waiting:
-        worker.rest()
     pool.overtime.begin(worker)
     try:
+        if pool.stuck:
+            await pool.stand_by()
+        pool.idle -= 1
+        if pool.waiting:
+            worker.rest()
         while not state.stopped:
             # A worker that waits holds no item, and what it held is free (see TaskRunner).
             record: Any = None
@@ -117,14 +119,14 @@ async def work(pool: Pool, worker: Worker) -> None:
                 try:
                     following.entrance.send_nowait(record)
                 except WouldBlock:
-                    await following.entrance.send(record)
+                    await pool.wait_for_room(following.entrance.send(record))
                     worker.rest()
             elif sink is None:
                 state.settle()
             else:
                 pending = sink.put(record.result())
                 if pending is not None:
-                    await pending
+                    await pool.wait_for_room(pending)
                     worker.rest()
                 state.settle()
         end(worker)
@@ -214,7 +216,7 @@ async def _take_through(
         else:
             pending = None if pool.sink is None else pool.sink.put(record.result())
         if pending is not None:
-            await pending
+            await pool.wait_for_room(pending)
         if places is not None:
             # Only now: an item that waits for room in the next stage still counts here.
             places.release(place)

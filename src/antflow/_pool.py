@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from anyio import WouldBlock
+from anyio.lowlevel import checkpoint
 from anyio.streams.memory import MemoryObjectReceiveStream
 from attrs import define, field, frozen
 
@@ -24,6 +25,11 @@ from ._worker import Worker
 # After so many items that came from one queue without a wait, others have a turn. That takes as
 # long as an item or two; the price is that tasks which never await hold up the rest for so many.
 ITEMS_PER_TURN = 256
+
+# A worker that finds others waiting for room does not begin for so many turns of the loop,
+_TURNS_ON_STANDBY = 8
+# and for one more turn for each so many items that leave the stage meanwhile.
+_ITEMS_PER_TURN_ON_STANDBY = 16
 
 
 @frozen(eq=False)
@@ -78,6 +84,7 @@ class Pool:
             nobody hears of its attempts, and to hand over what it returns.
         line: In which order items are taken, once priorities are in use.
         idle: How many workers wait for an item, or have been started and not looked for one yet.
+        stuck: How many workers wait for room to hand over what they have.
         surge: How many workers to start at the next need.
         vacant: How many workers have no task of their own at present.
     """
@@ -101,6 +108,7 @@ class Pool:
     is_straight: bool = field(init=False)
     line: Line | None = field(default=None, init=False)
     idle: int = field(default=0, init=False)
+    stuck: int = field(default=0, init=False)
     surge: int = field(default=1, init=False)
     vacant: int = field(init=False)
     # How many items there can be, in the queue and with those who send, before others had a turn.
@@ -155,6 +163,30 @@ class Pool:
             free = self._free
             worker = workers[heapq.heappop(free)] if free else self.stage_state.add_worker()
             self.start_worker(self, worker)
+
+    async def stand_by(self) -> None:
+        """
+        Wait, as a worker that was started, while others have no room for what they have.
+
+        One more would soon wait beside them. As long as items go on, each of those who are freed
+        takes as many as there is room for in one turn, while each that waits costs a turn of its
+        own. If they do not, it must begin: the next stage may wait for just the item that it takes.
+        """
+        stage, turns = self.stage_state, 0
+        passed = stage.passed
+        while self.stuck and not self.state.stopped:
+            if turns >= _TURNS_ON_STANDBY + (stage.passed - passed) // _ITEMS_PER_TURN_ON_STANDBY:
+                break
+            await checkpoint()
+            turns += 1
+
+    async def wait_for_room(self, pending: Awaitable[None]) -> None:
+        """Let a worker await *pending*, which hands over what it has."""
+        self.stuck += 1
+        try:
+            await pending
+        finally:
+            self.stuck -= 1
 
     def use_priorities(self) -> None:
         """From now on, let the most urgent item go first."""
