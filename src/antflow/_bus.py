@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from inspect import isawaitable
 from typing import Any
 
@@ -82,7 +82,7 @@ class Subscription:
 
 
 async def _finish_publishing(
-    first: Awaitable[None], rest: Iterator[Subscription], event: object
+    first: Awaitable[None], rest: tuple[Subscription, ...], event: object
 ) -> None:
     """Wait for the handler that is not done yet, then notify the others in turn."""
     await first
@@ -102,8 +102,9 @@ def publish_to(
         None if all handlers are done, else what must be awaited for them to finish. Whoever
         publishes looks at the subscriptions first, and builds no event that nobody hears.
     """
-    rest = iter(subscriptions)
-    for subscription in rest:
+    told = 0
+    for subscription in subscriptions:
+        told += 1
         # As `notify()` does, without what it costs to pass on any number of arguments.
         try:
             outcome = subscription.handler(event)
@@ -111,7 +112,7 @@ def publish_to(
             subscription.raised(error)
             continue
         if outcome is not None and isawaitable(outcome):
-            return _finish_publishing(subscription.finish(outcome), rest, event)
+            return _finish_publishing(subscription.finish(outcome), subscriptions[told:], event)
     return None
 
 
