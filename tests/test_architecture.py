@@ -33,7 +33,7 @@ FLOORS: dict[str, list[str]] = {
     "hands": ["_worker", "_driver", "_task_runner", "_state"],
     "path": ["_line", "_entrance", "_sink", "_overtime", "_pool", "_telling", "_flow", "_feeder"],
     "life": ["_host", "_background", "_sentry", "_run"],
-    "face": ["_observable", "_stream", "_live", "_signals", "_pipeline"],
+    "face": ["_observable", "_stream", "_live", "_signals", "_hooks", "_pipeline"],
     "outside": ["_demo_report", "demo", "__main__"],
 }
 # The outbuilding for users who test: from the ground up, too. Nothing of the house imports it.

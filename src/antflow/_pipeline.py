@@ -9,12 +9,12 @@ from typing import Any
 
 from attrs import define, field, setters
 
-from ._bus import EventBus, Subscription
-from ._callables import handler_name
+from ._bus import EventBus
 from ._cancellation import interrupts
 from ._checks import check_flag, check_number, check_whole, refuse
 from ._driver import make_guard
 from ._errors import PipelineError, TooManyFailuresError
+from ._hooks import hooks_of
 from ._host import hosting
 from ._items import DEFAULT_PRIORITY, Results
 from ._live import Block, PipelineRun
@@ -24,7 +24,7 @@ from ._run import Run
 from ._signals import check_main_thread, heed_signals
 from ._sink import ResultSink
 from ._source import check_items, check_target
-from ._stage import Callback, Stage, check_stages
+from ._stage import Stage, check_stages
 from ._state import RunState
 from ._stream import ResultStream
 from ._tracker import StatusTracker
@@ -94,7 +94,7 @@ class Pipeline(Observable):
     _block: Block | None = field(default=None, init=False, repr=False, on_setattr=setters.NO_OP)
 
     def __attrs_post_init__(self) -> None:
-        self._hooks = _hooks(self.stages, self.status_tracker)
+        self._hooks = hooks_of(self.stages, self.status_tracker)
         self._state = RunState(self.stages)
         if self.status_tracker is not None:
             self.status_tracker.connect(self.events)
@@ -416,30 +416,3 @@ class Pipeline(Observable):
 
 def _finite_capacity(stage: Stage) -> int:
     return 2 * stage.workers if stage.capacity == math.inf else int(stage.capacity)
-
-
-def _hooks(stages: tuple[Stage, ...], tracker: StatusTracker | None) -> tuple[StageHooks, ...]:
-    """Collect for each stage whom to tell of its items: its own callbacks, then the tracker's."""
-
-    def own(stage: Stage, name: str, callback: Callback | None) -> tuple[Subscription, ...]:
-        if callback is None:
-            return ()
-        what = f"{name} callback {handler_name(callback)!r} of stage {stage.name!r}"
-        subscription = Subscription(callback, what)
-        if tracker is not None:
-            tracker.count_errors_of(subscription)
-        return (subscription,)
-
-    def of_tracker(subscription: Subscription | None) -> tuple[Subscription, ...]:
-        return () if subscription is None else (subscription,)
-
-    leaves = of_tracker(None if tracker is None else tracker.on_success)
-    fails = of_tracker(None if tracker is None else tracker.on_failure)
-    return tuple(
-        StageHooks(
-            own(stage, "on_success", stage.on_success) + (leaves if stage is stages[-1] else ()),
-            own(stage, "on_failure", stage.on_failure) + fails,
-            own(stage, "on_skip", stage.on_skip) + (leaves if stage is stages[-1] else ()),
-        )
-        for stage in stages
-    )
