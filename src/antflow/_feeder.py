@@ -61,16 +61,18 @@ class Feeder:
     _stopped: bool = field(default=False, init=False)
     # Whether an item is in hand, for which there is no room yet.
     _sending: bool = field(default=False, init=False)
-    # Whether there is nothing to do for an item but to hand it over.
-    _is_straight: bool = field(init=False)
+    # Whether its items have what only some have: a priority, a stage to begin with.
+    _is_special: bool = field(init=False)
+    # Whether nothing is asked before an item is read: no permit, and not whether it is to stop.
+    _is_free: bool = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self.pool.expect(1)
-        self._is_straight = (
-            self.permits is None
-            and self.priority == DEFAULT_PRIORITY
-            and self.pool.stage_state is self.pool.state.stages[0]
+        self._is_special = (
+            self.priority != DEFAULT_PRIORITY
+            or self.pool.stage_state is not self.pool.state.stages[0]
         )
+        self._is_free = self.permits is None
 
     async def run(self) -> None:
         """Read the source to its end, or until `stop()`."""
@@ -93,7 +95,7 @@ class Feeder:
             Whether it ends at once, since no item of it waits for room.
         """
         self._stopped = True
-        self._is_straight = False
+        self._is_free = False
         if not self._sending:
             self._scope.cancel()
         return not self._sending
@@ -144,16 +146,16 @@ class Feeder:
         """
         record = self.pool.state.admit(item)
         self.admitted += 1
-        if not self._is_straight:
+        if self._is_special:
             self._prepare(record)
         pending = hand_over(record, self.pool)
         goes_on = pending is None and self.admitted % ITEMS_PER_TURN
-        if goes_on and (self._is_straight or self._may_go_on()):
+        if goes_on and (self._is_free or self._may_go_on()):
             return None
         return self._get_ready(pending)
 
     def _prepare(self, record: Record) -> None:
-        """Give *record* what only some have: a priority, a stage to begin with."""
+        """Give *record* its priority, and say where it comes in."""
         if self.priority != DEFAULT_PRIORITY:
             record.priority = self.priority
         if self.pool.stage_state is not self.pool.state.stages[0]:

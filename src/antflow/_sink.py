@@ -39,7 +39,8 @@ class ResultSink:
         # By sequence number, what came before its turn: never more than the window.
         self._early: dict[int, PipelineResult] = {}
         self._next = 0
-        self._arrived = Event()
+        # Set for those who wait, if anybody does.
+        self._arrived: Event | None = None
 
     def put(self, result: PipelineResult) -> Awaitable[None] | None:
         """
@@ -50,12 +51,15 @@ class ResultSink:
         """
         if self.permits is None:
             taken = self._append(result)
-        else:
-            taken = None
-            self._early[result.sequence_id] = result
+        elif result.sequence_id == self._next:
+            taken = self._append(result)
+            self._next += 1
             while self._next in self._early:
                 taken = self._append(self._early.pop(self._next))
                 self._next += 1
+        else:
+            taken = None
+            self._early[result.sequence_id] = result
         return None if taken is None else taken.wait()
 
     def _append(self, result: PipelineResult) -> Event | None:
@@ -82,10 +86,12 @@ class ResultSink:
 
     async def wait(self) -> None:
         """Wait until there may be a result, or the run has ended."""
-        if self._arrived.is_set():
+        if self._arrived is None:
             self._arrived = Event()
         await self._arrived.wait()
 
     def wake(self) -> None:
         """Let those who wait look again."""
-        self._arrived.set()
+        if self._arrived is not None:
+            self._arrived.set()
+            self._arrived = None

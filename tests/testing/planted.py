@@ -176,7 +176,8 @@ def lose_what_a_cancelled_consumer_had_taken(patch: Patch) -> None:
 
 def sleep_through_the_wake_up(patch: Patch) -> None:
     patch.setattr("antflow._sink.checkpoint", checkpoint, raising=False)
-    edit(patch, ResultSink.wait, {"if self._arrived.is_set():": "await checkpoint()\n    if True:"})
+    right = "if self._arrived is None:"
+    edit(patch, ResultSink.wait, {right: f"await checkpoint()\n    {right}"})
 
 
 def stop_a_feeder_with_an_item_in_hand(patch: Patch) -> None:
