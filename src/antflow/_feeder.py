@@ -149,10 +149,11 @@ class Feeder:
         if self._is_special:
             self._prepare(record)
         pending = hand_over(record, self.pool)
-        goes_on = pending is None and self.admitted % ITEMS_PER_TURN
-        if goes_on and (self._is_free or self._may_go_on()):
+        if pending is not None or not self.admitted % ITEMS_PER_TURN:
+            return self._get_ready(pending)
+        if self._is_free or self._may_go_on():
             return None
-        return self._get_ready(pending)
+        return self._get_ready(None)
 
     def _prepare(self, record: Record) -> None:
         """Give *record* its priority, and say where it comes in."""
