@@ -35,6 +35,7 @@ async def work(pool: Pool, worker: Worker) -> None:
     task: Any = pool.runner.sole_task
     context, present = copy_context(), present_context()
     end = pool.leave
+    record: Any = None
     error = None
     pool.overtime.begin(worker)
     try:
@@ -44,8 +45,6 @@ async def work(pool: Pool, worker: Worker) -> None:
         if pool.waiting:
             worker.rest()
         while not state.stopped:
-            # A worker that waits holds no item, and what it held is free (see TaskRunner).
-            record: Any = None
             try:
                 is_clean = (copy_context() if present is None else present) == context
             except Exception:
@@ -61,6 +60,8 @@ async def work(pool: Pool, worker: Worker) -> None:
             try:
                 record = pool.receive()
             except WouldBlock:
+                # A worker that waits holds no item, and what it held is free (see TaskRunner).
+                record = None
                 pool.surge = 1
                 if pool.idle >= 2:
                     break
