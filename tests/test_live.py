@@ -475,6 +475,24 @@ async def test_shutdown_of_a_run_whose_feeder_waits_for_room(capacity: int) -> N
     assert read == 2 + capacity + 1
 
 
+@pytest.mark.parametrize("ordered", [None, False, True])
+async def test_a_source_that_shuts_its_run_down_gives_one_more(ordered: bool | None) -> None:
+    """Which is finished, too; the rest is not read."""
+
+    async def source() -> AsyncIterator[int]:
+        for number in range(9):
+            if number == 5:
+                await pipeline.shutdown()
+            yield number
+
+    pipeline = Pipeline([Stage("A", 2, [double])])
+    if ordered is None:
+        assert (await pipeline.run(source())).values == [0, 2, 4, 6, 8, 10]
+    else:
+        async with pipeline.stream(source(), ordered=ordered) as results:
+            assert sorted([result.value async for result in results]) == [0, 2, 4, 6, 8, 10]
+
+
 @pytest.mark.virtual_time
 async def test_shutdown_without_draining_cancels_a_run() -> None:
     gate = Gate()

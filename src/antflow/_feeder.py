@@ -163,9 +163,9 @@ class Feeder:
             self.pool.stage_state.injected += 1
 
     def _may_go_on(self) -> bool:
-        """Say whether the next item may be read right now; if so, its permit is taken."""
+        """Take a permit for the next item, if there is one and it is to be read."""
         if self._stopped or self.permits is None:
-            return not self._stopped
+            return False
         try:
             self.permits.acquire_nowait()
         except WouldBlock:
