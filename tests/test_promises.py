@@ -492,6 +492,33 @@ async def test_workers_that_would_only_wait_for_room_do_not_begin(listens: bool)
     assert len([metric for metric in metrics if metric.items_processed]) <= 3 * 8
 
 
+async def test_workers_begin_at_once_if_nothing_goes_on_any_more() -> None:
+    """However much went on before: here the next stage waits for what only the tenth can begin."""
+    count, capacity = 20_000, 128
+    needed = anyio.Event()
+    turns = 0
+
+    async def first(value: int) -> int:
+        if value == count + capacity + 10:
+            needed.set()
+        return value
+
+    async def second(value: int) -> int:
+        nonlocal turns
+        if value == count:
+            while not needed.is_set():
+                turns += 1
+                await checkpoint()
+        return value
+
+    # Twice as many, since items may overtake each other on their way into the next queue.
+    stages = [Stage("A", 20, [first]), Stage("B", 1, [second], queue_capacity=capacity)]
+    async with Pipeline(stages).stream(range(count + 1000)) as results:
+        async for _ in results:
+            pass
+    assert 0 < turns < 200
+
+
 async def test_workers_begin_if_nothing_goes_on() -> None:
     """Each holds what it has, until the consumer of the stream takes it."""
     pipeline = Pipeline([Stage("A", 50, [same])])

@@ -26,10 +26,10 @@ from ._worker import Worker
 # long as an item or two; the price is that tasks which never await hold up the rest for so many.
 ITEMS_PER_TURN = 256
 
-# A worker that finds others waiting for room does not begin for so many turns of the loop,
+# A worker that finds others waiting for room stands by for so many turns of the loop, and again if
+# at least so many items were finished meanwhile.
 _TURNS_ON_STANDBY = 8
-# and for one more turn for each so many items that leave the stage meanwhile.
-_ITEMS_PER_TURN_ON_STANDBY = 16
+_ITEMS_ON_STANDBY = 64
 
 
 @frozen(eq=False)
@@ -85,6 +85,7 @@ class Pool:
         line: In which order items are taken, once priorities are in use.
         idle: How many workers wait for an item, or have been started and not looked for one yet.
         stuck: How many workers wait for room to hand over what they have.
+        freed: How often one has waited for that.
         surge: How many workers to start at the next need.
         vacant: How many workers have no task of their own at present.
     """
@@ -109,6 +110,7 @@ class Pool:
     line: Line | None = field(default=None, init=False)
     idle: int = field(default=0, init=False)
     stuck: int = field(default=0, init=False)
+    freed: int = field(default=0, init=False)
     surge: int = field(default=1, init=False)
     vacant: int = field(init=False)
     # How many items there can be, in the queue and with those who send, before others had a turn.
@@ -172,11 +174,14 @@ class Pool:
         takes as many as there is room for in one turn, while each that waits costs a turn of its
         own. If they do not, it must begin: the next stage may wait for just the item that it takes.
         """
-        stage, turns = self.stage_state, 0
-        passed = stage.passed
-        while self.stuck and not self.state.stopped:
-            if turns >= _TURNS_ON_STANDBY + (stage.passed - passed) // _ITEMS_PER_TURN_ON_STANDBY:
-                break
+        state, turns = self.state, 0
+        freed, settled = self.freed, state.settled
+        while self.stuck and not state.stopped:
+            if turns == _TURNS_ON_STANDBY:
+                # Items may be finished that never were in this stage.
+                if self.freed == freed or state.settled - settled < _ITEMS_ON_STANDBY:
+                    break
+                turns, freed, settled = 0, self.freed, state.settled
             await checkpoint()
             turns += 1
 
@@ -187,6 +192,7 @@ class Pool:
             await pending
         finally:
             self.stuck -= 1
+            self.freed += 1
 
     def use_priorities(self) -> None:
         """From now on, let the most urgent item go first."""
