@@ -31,7 +31,7 @@ FLOORS: dict[str, list[str]] = {
     ],
     "plan": ["_stage", "_source"],
     "hands": ["_worker", "_driver", "_task_runner", "_state"],
-    "path": ["_line", "_entrance", "_sink", "_overtime", "_pool", "_telling", "_flow", "_feeder"],
+    "path": ["_line", "_entrance", "_sink", "_overtime", "_pool", "_telling", "_feeder", "_flow"],
     "life": ["_host", "_background", "_sentry", "_run"],
     "face": ["_observable", "_stream", "_live", "_signals", "_hooks", "_pipeline"],
     "outside": ["_demo_report", "demo", "__main__"],

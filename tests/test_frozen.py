@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import pickle
 import pydoc
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 from typing import Any
 
 import attrs
 import pytest
 
-from antflow import Item, Pipeline, PipelineResult, Stage, StatusEvent, StatusTracker
+from antflow import Item, Pipeline, PipelineResult, Stage, StatusEvent, StatusTracker, _frozen
 
 SOURCES = [
     pytest.param(7, 0, {}, id="bare"),
@@ -81,6 +84,54 @@ class TestWhatARunMakes:
             assert record.metadata == {**metadata, "seen": True}
         again, other = await run(item)
         assert again.metadata == other.metadata == metadata
+
+
+async def fail(value: Any) -> None:
+    raise ValueError(value)
+
+
+@pytest.mark.parametrize(("item", "item_id", "metadata"), SOURCES)
+async def test_a_failure_shares_no_metadata_with_the_result_of_it(
+    item: Any, item_id: Any, metadata: dict[str, Any]
+) -> None:
+    heard: list[StatusEvent] = []
+    pipeline = Pipeline([Stage("A", 1, [fail], task_attempts=1)])
+    pipeline.events.subscribe(StatusEvent, heard.append)
+    async with pipeline.stream([item]) as results:
+        (result,) = [result async for result in results]
+    failed = heard[-1].failed_item
+    assert failed is not None
+    failed.metadata["seen"] = True
+    assert result.metadata == metadata
+
+
+def test_threads_that_look_at_once_are_given_the_same_metadata() -> None:
+    looks = itertools.count()
+    together = Barrier(2)
+
+    class Slot:
+        """Shows both that there is nothing yet before either may go on."""
+
+        kept = None
+
+        def __get__(self, instance: object, owner: type | None = None) -> Any:
+            kept = self.kept
+            if next(looks) < 2:
+                together.wait()
+            return kept
+
+        def __set__(self, instance: object, value: Any) -> None:
+            # So the other cannot be between its second look and this.
+            assert _frozen._making.locked()
+            self.kept = value
+
+    class Record:
+        metadata = _frozen.OwnDict(Slot())
+
+    record = Record()
+    with ThreadPoolExecutor(2) as pool:
+        first, second = (pool.submit(lambda: record.metadata) for _ in range(2))
+    assert first.result() is second.result()
 
 
 def test_help_describes_them() -> None:

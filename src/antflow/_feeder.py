@@ -12,6 +12,7 @@ from collections.abc import (
     Iterable,
     Iterator,
 )
+from time import time
 from typing import Any
 
 from anyio import CancelScope, Event, Semaphore, WouldBlock
@@ -19,9 +20,9 @@ from anyio.lowlevel import checkpoint
 from attrs import define, field
 
 from ._cancellation import is_failure_of_item
-from ._flow import hand_over
 from ._items import DEFAULT_PRIORITY, Record
 from ._pool import ITEMS_PER_TURN, Pool
+from ._telling import publish
 
 
 @define(eq=False)
@@ -148,7 +149,7 @@ class Feeder:
         self.admitted += 1
         if self._is_special:
             self._prepare(record)
-        pending = hand_over(record, self.pool)
+        pending = _hand_over(record, self.pool)
         if pending is not None or not self.admitted % ITEMS_PER_TURN:
             return self._get_ready(pending)
         if self._is_free or self._may_go_on():
@@ -192,3 +193,31 @@ class Feeder:
 
 async def _wait_for(pending: Awaitable[None]) -> None:
     await pending
+
+
+def _hand_over(record: Record, pool: Pool) -> Awaitable[None] | None:
+    """
+    Queue *record* for the stage of *pool*.
+
+    Returns:
+        None if that is done, else what must be awaited for it: there is no room, or an event to
+        be published. An item that need not wait thus costs no coroutine.
+    """
+    if pool.bus.status_subscriptions:
+        pending = publish("queued", record, pool, None, time())
+        if pending is not None:
+            return _finish_and_send(pending, record, pool)
+    # In this order: a waiting worker may have the item before `send` returns.
+    try:
+        pool.entrance.send_nowait(record)
+    except WouldBlock:
+        return pool.entrance.send(record)
+    return None
+
+
+async def _finish_and_send(pending: Awaitable[None], record: Record, pool: Pool) -> None:
+    await pending
+    try:
+        pool.entrance.send_nowait(record)
+    except WouldBlock:
+        await pool.entrance.send(record)

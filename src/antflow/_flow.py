@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
 from contextvars import copy_context
 from time import perf_counter, time
 from typing import Any
@@ -213,11 +212,18 @@ async def _take_through(
             # What this stage counted is nothing to the next.
             record.attempt, record.retries = 1, None
         if following is not None:
-            pending = hand_over(record, following)
-        else:
-            pending = None if pool.sink is None else pool.sink.put(record.result())
-        if pending is not None:
-            await pool.wait_for_room(pending)
+            if bus.status_subscriptions:
+                pending = publish("queued", record, following, None, time())
+                if pending is not None:
+                    await pending
+            try:
+                following.entrance.send_nowait(record)
+            except WouldBlock:
+                await pool.wait_for_room(following.entrance.send(record))
+        elif pool.sink is not None:
+            pending = pool.sink.put(record.result())
+            if pending is not None:
+                await pool.wait_for_room(pending)
         if places is not None:
             # Only now: an item that waits for room in the next stage still counts here.
             places.release(place)
@@ -226,34 +232,6 @@ async def _take_through(
     worker.rest()
     # As in `work()`.
     del record, outcome, pool, runner, following
-
-
-def hand_over(record: Record, pool: Pool) -> Awaitable[None] | None:
-    """
-    Queue *record* for the stage of *pool*.
-
-    Returns:
-        None if that is done, else what must be awaited for it: there is no room, or an event to
-        be published. An item that need not wait thus costs no coroutine.
-    """
-    if pool.bus.status_subscriptions:
-        pending = publish("queued", record, pool, None, time())
-        if pending is not None:
-            return _finish_and_send(pending, record, pool)
-    # In this order: a waiting worker may have the item before `send` returns.
-    try:
-        pool.entrance.send_nowait(record)
-    except WouldBlock:
-        return pool.entrance.send(record)
-    return None
-
-
-async def _finish_and_send(pending: Awaitable[None], record: Record, pool: Pool) -> None:
-    await pending
-    try:
-        pool.entrance.send_nowait(record)
-    except WouldBlock:
-        await pool.entrance.send(record)
 
 
 async def _retry(record: Record, failure: Failure, pool: Pool, worker: Worker) -> None:
@@ -305,7 +283,7 @@ async def _fail(record: Record, failure: Failure, pool: Pool, worker: Worker) ->
         stage_value=record.value,
         exception=failure.error,
         task_name=failure.task_name,
-        metadata={} if record.metadata is None else record.metadata,
+        metadata=dict(record.metadata or {}),
         sequence_id=record.sequence_id,
     )
     worker.failed += 1

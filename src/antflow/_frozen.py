@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from threading import Lock
 from typing import Any, TypeVar
 
 _Class = TypeVar("_Class", bound="type[Any]")
+# Held while a dict is made: two threads that look at once are given the same.
+_making = Lock()
 
 
 class OwnDict:
@@ -23,8 +26,11 @@ class OwnDict:
             return self
         kept = self.slot.__get__(instance)
         if kept is None:
-            kept = {}
-            self.slot.__set__(instance, kept)
+            with _making:
+                # Another thread may have been faster.
+                kept = self.slot.__get__(instance)
+                kept = {} if kept is None else kept
+                self.slot.__set__(instance, kept)
         return kept
 
     def __set__(self, instance: object, value: Any) -> None:

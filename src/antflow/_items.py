@@ -186,7 +186,7 @@ class Record:
     priority: float = DEFAULT_PRIORITY
     # Under what its place is held, if that is not the record itself (see _entrance and _line).
     place: Any = None
-    # None stands for an empty dict.
+    # Nobody outside is given this dict itself. None stands for an empty one.
     metadata: dict[str, Any] | None = None
 
     def __init__(self, sequence_id: int, item_id: Any, value: Any) -> None:
@@ -201,7 +201,7 @@ class Record:
         result.id = self.id
         result.value = self.value
         result.sequence_id = self.sequence_id
-        result.metadata = self.metadata
+        result.metadata = None if self.metadata is None else self.metadata.copy()
         result.error = error
         result.__class__ = PipelineResult
         return result  # type: ignore[no-any-return]

@@ -72,8 +72,7 @@ def publish_after_sending(patch: Patch) -> None:
         if pending is not None:
             await pending
 
-    patch.setattr("antflow._flow.hand_over", send_and_announce)
-    patch.setattr("antflow._feeder.hand_over", send_and_announce)
+    patch.setattr("antflow._feeder._hand_over", send_and_announce)
 
 
 def let_the_last_go_first(patch: Patch) -> None:
