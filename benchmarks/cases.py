@@ -88,7 +88,8 @@ class Workload:
         cases: The contenders.
         comparisons: What is compared with what.
         measure: ``"module:function"``, which measures in the fresh process.
-        rounds: How many rounds there are by default.
+        rounds: How many rounds there are by default: enough for steady medians on a machine
+            that is now fast and now slow.
         note: What one must know to read the table.
         further: By head of the column, further figures of a measurement that are shown.
     """
@@ -100,7 +101,7 @@ class Workload:
     cases: tuple[Case, ...]
     comparisons: tuple[Comparison, ...] = ()
     measure: str = "measures:whole_run"
-    rounds: int = 5
+    rounds: int = 9
     note: str = ""
     further: Mapping[str, str] = field(default_factory=dict)
 

@@ -34,7 +34,7 @@ NO_OP = Workload(
     title="Three no-op stages × 8 workers",
     unit=CPU,
     figure=cpu_per_item_stage,
-    rounds=7,
+    rounds=11,
     cases=(
         Case("sequential awaits", "by_hand:sequential", 50_000),
         QUEUE,
