@@ -122,7 +122,7 @@ def test_threads_that_look_at_once_are_given_the_same_metadata() -> None:
 
         def __set__(self, instance: object, value: Any) -> None:
             # So the other cannot be between its second look and this.
-            assert _frozen._making.locked()
+            assert _frozen._making._is_owned()  # type: ignore[attr-defined]
             self.kept = value
 
     class Record:
@@ -132,6 +132,26 @@ def test_threads_that_look_at_once_are_given_the_same_metadata() -> None:
     with ThreadPoolExecutor(2) as pool:
         first, second = (pool.submit(lambda: record.metadata) for _ in range(2))
     assert first.result() is second.result()
+
+
+def test_who_looks_in_the_midst_of_another_look_does_not_wait_for_it() -> None:
+    """As a handler of signals may, or a finalizer."""
+    inner = PipelineResult(0, 7, 0, metadata=None)  # type: ignore[arg-type]
+
+    class Slot:
+        kept = None
+
+        def __get__(self, instance: object, owner: type | None = None) -> Any:
+            return self.kept
+
+        def __set__(self, instance: object, value: Any) -> None:
+            assert inner.metadata == {}
+            self.kept = value
+
+    class Record:
+        metadata = _frozen.OwnDict(Slot())
+
+    assert Record().metadata == {}
 
 
 def test_help_describes_them() -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from threading import Lock
+from threading import RLock
 from typing import Any, TypeVar
 
 _Class = TypeVar("_Class", bound="type[Any]")
-# Held while a dict is made: two threads that look at once are given the same.
-_making = Lock()
+# Held while a dict is made: two threads that look at once are given the same. A handler of signals,
+# or a finalizer, may look in the midst of that, too.
+_making = RLock()
 
 
 class OwnDict:
