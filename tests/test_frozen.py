@@ -105,6 +105,20 @@ async def test_a_failure_shares_no_metadata_with_the_result_of_it(
     assert result.metadata == metadata
 
 
+async def test_who_changes_the_metadata_of_a_result_changes_no_other() -> None:
+    """Not that of the payload which the next callback is given, either."""
+    heard: list[Any] = []
+
+    def spoil(item_id: Any, value: Any, payload: Any) -> None:
+        pipeline.results[0].metadata["spoilt"] = True
+
+    tracker = StatusTracker(on_success=lambda item_id, value, payload: heard.append(payload))
+    stage = Stage("A", 1, [same], on_success=spoil)
+    pipeline = Pipeline([stage], status_tracker=tracker)
+    await pipeline.run([Item(7, metadata={"x": "t"})])
+    assert heard == [{"id": 0, "value": 7, "metadata": {"x": "t"}}]
+
+
 def test_threads_that_look_at_once_are_given_the_same_metadata() -> None:
     looks = itertools.count()
     together = Barrier(2)

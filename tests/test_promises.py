@@ -492,6 +492,38 @@ async def test_workers_that_would_only_wait_for_room_do_not_begin(listens: bool)
     assert len([metric for metric in metrics if metric.items_processed]) <= 3 * 8
 
 
+async def test_workers_begin_if_what_goes_on_is_not_of_their_stage() -> None:
+    """Here the second stage waits for the first, while others go through the third all the time."""
+    sixth = anyio.Event()
+
+    async def first(value: int) -> int:
+        if value == 5:
+            sixth.set()
+        return value
+
+    async def second(value: int) -> int:
+        if value == 0:
+            await sixth.wait()
+        return value
+
+    stages = [
+        Stage("A", 10, [first]),
+        Stage("B", 1, [second], queue_capacity=0),
+        Stage("C", 10, [same]),
+    ]
+    pipeline = Pipeline(stages, collect_results=False)
+
+    def until_then() -> Any:
+        return itertools.takewhile(lambda _: not sixth.is_set(), range(100_000))
+
+    async with pipeline, anyio.create_task_group() as group:
+        group.start_soon(pipeline.feed, until_then(), "C")
+        group.start_soon(pipeline.feed, range(8))
+        await sixth.wait()
+        # Not only because nothing went on any more.
+        assert pipeline.get_stats().items_processed < 50_000
+
+
 async def test_workers_begin_at_once_if_nothing_goes_on_any_more() -> None:
     """However much went on before: here the next stage waits for what only the tenth can begin."""
     count, capacity = 20_000, 128
