@@ -81,6 +81,24 @@ class PipelineResult:
 _NewResult = unlocked(PipelineResult)
 
 
+def new_result(
+    sequence_id: int,
+    item_id: Any,
+    value: Any,
+    metadata: dict[str, Any] | None = None,
+    error: BaseException | None = None,
+) -> PipelineResult:
+    """Return a `PipelineResult`, in a fraction of the time; None for *metadata* is an empty dict."""
+    result = _NewResult()
+    result.id = item_id
+    result.value = value
+    result.sequence_id = sequence_id
+    result.metadata = metadata
+    result.error = error
+    result.__class__ = PipelineResult
+    return result  # type: ignore[no-any-return]
+
+
 @frozen
 class FailedItem:
     """
@@ -197,14 +215,8 @@ class Record:
 
     def result(self, error: BaseException | None = None) -> PipelineResult:
         """Return what became of the item, with *error* if it failed."""
-        result = _NewResult()
-        result.id = self.id
-        result.value = self.value
-        result.sequence_id = self.sequence_id
-        result.metadata = None if self.metadata is None else self.metadata.copy()
-        result.error = error
-        result.__class__ = PipelineResult
-        return result  # type: ignore[no-any-return]
+        metadata = None if self.metadata is None else self.metadata.copy()
+        return new_result(self.sequence_id, self.id, self.value, metadata, error)
 
     def payload(self) -> dict[str, Any]:
         """Return what callbacks are given: a new dict of id, value and metadata."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from time import time
 from typing import Any
 
@@ -11,7 +11,7 @@ from attrs import define, field, setters
 
 from ._callables import task_name
 from ._events import worker_name
-from ._items import FailedItem, PipelineResult, Record, Results, make_record
+from ._items import FailedItem, PipelineResult, Record, Results, make_record, new_result
 from ._stage import Stage
 from ._stats import (
     DashboardSnapshot,
@@ -67,6 +67,10 @@ class StageState:
         return [worker_name(self.stage.name, number) for number in range(self.stage.workers)]
 
 
+# The place of an item that is under way or failed, or whose result has a place of its own.
+_NO_VALUE = object()
+
+
 def _nobody() -> None:
     """Be called for nothing."""
 
@@ -98,8 +102,11 @@ class RunState:
     failures: list[FailedItem] = field(factory=list, init=False)
     _errors_by_type: Counter[str] = field(factory=Counter, init=False)
     _errors_by_stage: Counter[str] = field(factory=Counter, init=False)
-    # By sequence number; None is an item that is under way or failed.
-    _slots: list[PipelineResult | None] = field(factory=list, init=False)
+    # What came out, by sequence number. Its results are made when somebody looks: until then each
+    # would be one object more that the garbage collector goes through.
+    _values: list[Any] = field(factory=list, init=False)
+    # Those of items which brought an id or metadata are made at once.
+    _own_results: dict[int, PipelineResult] = field(factory=dict, init=False)
     # Whatever was still under way when the run ended is not, any more.
     over: bool = field(default=False, init=False)
     # More items failed than may fail.
@@ -112,13 +119,17 @@ class RunState:
         record = make_record(self.admitted, item)
         self.admitted += 1
         if self.collect_results:
-            self._slots.append(None)
+            self._values.append(_NO_VALUE)
         return record
 
     def deliver(self, record: Record) -> None:
         """Keep what came out of the last stage."""
         if self.collect_results:
-            self._slots[record.sequence_id] = record.result()
+            number = record.sequence_id
+            if record.id is number and record.metadata is None:
+                self._values[number] = record.value
+            else:
+                self._own_results[number] = record.result()
 
     def fail(self, failed: FailedItem) -> None:
         """Keep what failed for good."""
@@ -150,7 +161,15 @@ class RunState:
 
     def results(self) -> Results:
         """Return what came out so far, in input order."""
-        return Results((result for result in self._slots if result is not None), self.failures)
+        return Results(self._made_results(), self.failures)
+
+    def _made_results(self) -> Iterator[PipelineResult]:
+        own = self._own_results
+        for number, value in enumerate(self._values):
+            if value is not _NO_VALUE:
+                yield new_result(number, number, value)
+            elif number in own:
+                yield own[number]
 
     def end(self) -> None:
         """Close the books: nothing is under way any more."""

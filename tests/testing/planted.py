@@ -24,7 +24,7 @@ from antflow._line import Line
 from antflow._pool import Pool
 from antflow._run import Run
 from antflow._sink import ResultSink
-from antflow._state import RunState
+from antflow._state import _NO_VALUE, RunState
 from antflow._stream import ResultStream
 from antflow._telling import publish
 
@@ -53,14 +53,15 @@ def deliver_some_results_twice(patch: Patch) -> None:
     def twice(self: RunState, record: Any) -> None:
         deliver(self, record)
         if record.sequence_id:
-            self._slots[record.sequence_id - 1] = record.result()
+            self._values[record.sequence_id - 1] = _NO_VALUE
+            self._own_results[record.sequence_id - 1] = record.result()
 
     patch.setattr(RunState, "deliver", twice)
 
 
 def keep_results_in_order_of_arrival(patch: Patch) -> None:
     def arrive(self: RunState, record: Any) -> None:
-        self._slots.append(record.result())
+        self._own_results[len(self._own_results)] = record.result()
 
     patch.setattr(RunState, "deliver", arrive)
 
