@@ -68,7 +68,6 @@ class Feeder:
     _is_free: bool = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.pool.expect(1)
         self._is_special = (
             self.priority != DEFAULT_PRIORITY
             or self.pool.stage_state is not self.pool.state.stages[0]
@@ -84,7 +83,6 @@ class Feeder:
                 raise
             self.error = error
         finally:
-            self.pool.expect(-1)
             self.paused.set()
             self.done.set()
 
@@ -125,36 +123,39 @@ class Feeder:
         if await self._get_ready(None):
             return
         async for item in items:
-            pending = self._admit(item)
-            if pending is not None and await pending:
+            if await self._take((item,)):
                 return
 
     async def _read(self, items: Iterator[Any]) -> None:
-        if await self._get_ready(None):
-            return
+        if not await self._get_ready(None):
+            await self._take(items)
+
+    async def _take(self, items: Iterable[Any]) -> bool:
+        """Take *items* into the books and into the stage; say whether to stop."""
+        pool = self.pool
+        state, bus = pool.state, pool.bus
         for item in items:
-            pending = self._admit(item)
-            if pending is not None and await pending:
-                return
-
-    def _admit(self, item: Any) -> Awaitable[bool] | None:
-        """
-        Take *item* into the books and into the stage.
-
-        Returns:
-            None to read on, else what must be awaited before: it says whether to stop. An item that
-            need not wait thus costs no coroutine.
-        """
-        record = self.pool.state.admit(item)
-        self.admitted += 1
-        if self._is_special:
-            self._prepare(record)
-        pending = _hand_over(record, self.pool)
-        if pending is not None or not self.admitted % ITEMS_PER_TURN:
-            return self._get_ready(pending)
-        if self._is_free or self._may_go_on():
-            return None
-        return self._get_ready(None)
+            record = state.admit(item)
+            self.admitted += 1
+            if self._is_special:
+                self._prepare(record)
+            pending: Awaitable[None] | None = None
+            if bus.status_subscriptions:
+                pending = publish("queued", record, pool, None, time())
+            if pending is not None:
+                pending = _finish_and_send(pending, record, pool)
+            else:
+                # In this order: a waiting worker may have the item before `send` returns.
+                try:
+                    pool.entrance.send_nowait(record)
+                except WouldBlock:
+                    pending = pool.entrance.send(record)
+            need_not_wait = pending is None and self.admitted % ITEMS_PER_TURN
+            if need_not_wait and (self._is_free or self._may_go_on()):
+                continue
+            if await self._get_ready(pending):
+                return True
+        return False
 
     def _prepare(self, record: Record) -> None:
         """Give *record* its priority, and say where it comes in."""
@@ -193,26 +194,6 @@ class Feeder:
 
 async def _wait_for(pending: Awaitable[None]) -> None:
     await pending
-
-
-def _hand_over(record: Record, pool: Pool) -> Awaitable[None] | None:
-    """
-    Queue *record* for the stage of *pool*.
-
-    Returns:
-        None if that is done, else what must be awaited for it: there is no room, or an event to
-        be published. An item that need not wait thus costs no coroutine.
-    """
-    if pool.bus.status_subscriptions:
-        pending = publish("queued", record, pool, None, time())
-        if pending is not None:
-            return _finish_and_send(pending, record, pool)
-    # In this order: a waiting worker may have the item before `send` returns.
-    try:
-        pool.entrance.send_nowait(record)
-    except WouldBlock:
-        return pool.entrance.send(record)
-    return None
 
 
 async def _finish_and_send(pending: Awaitable[None], record: Record, pool: Pool) -> None:

@@ -7,6 +7,7 @@ from time import perf_counter, time
 from typing import Any
 
 from anyio import EndOfStream, WouldBlock
+from anyio.lowlevel import checkpoint
 from attrs import evolve
 
 from ._backend_hints import add_backend_hint
@@ -33,7 +34,7 @@ async def work(pool: Pool, worker: Worker) -> None:
     following, sink = pool.following, pool.sink
     task: Any = pool.runner.sole_task
     context, present = copy_context(), present_context()
-    end = pool.leave
+    receive, end = pool.stream.receive_nowait, pool.leave
     record: Any = None
     error = None
     pool.overtime.begin(worker)
@@ -43,7 +44,12 @@ async def work(pool: Pool, worker: Worker) -> None:
         pool.idle -= 1
         if pool.waiting:
             worker.rest()
-        while not state.stopped:
+        for is_turn_of_others in pool.turns:
+            if state.stopped:
+                break
+            if is_turn_of_others:
+                await checkpoint()
+                worker.rest()
             try:
                 is_clean = (copy_context() if present is None else present) == context
             except Exception:
@@ -57,7 +63,7 @@ async def work(pool: Pool, worker: Worker) -> None:
                 context = copy_context()
 
             try:
-                record = pool.receive()
+                record = receive()
             except WouldBlock:
                 # A worker that waits holds no item, and what it held is free (see TaskRunner).
                 record = None
@@ -134,7 +140,7 @@ async def work(pool: Pool, worker: Worker) -> None:
         pool.overtime.end(worker)
         # The traceback of a failure holds this frame, and through these it would hold failures.
         record = None
-        del pool, following, state, context, present, end, sink
+        del pool, following, state, context, present, receive, end, sink
 
 
 async def _wait_for_item(pool: Pool) -> Record:

@@ -88,7 +88,7 @@ def new_result(
     metadata: dict[str, Any] | None = None,
     error: BaseException | None = None,
 ) -> PipelineResult:
-    """Return a `PipelineResult`, in a fraction of the time; None for *metadata* is an empty dict."""
+    """Return a `PipelineResult`, in a fraction of the time; None as *metadata* is an empty dict."""
     result = _NewResult()
     result.id = item_id
     result.value = value
@@ -188,9 +188,16 @@ class Results(list[PipelineResult]):
             )
 
 
+# What may bring an id.
+_WITH_ID = (Item, dict)
+
+
 class Record:
     """
     One item on its way through the stages: the only thing that the streams carry.
+
+    An `Item`, and a dict with an "id", bring their own id; anything else gets its running number.
+    A dict with an "id" and no "value" is itself the value.
 
     `value` changes with each stage. What hardly ever changes stands in the class, so that a record
     is made in little time.
@@ -207,11 +214,29 @@ class Record:
     # Nobody outside is given this dict itself. None stands for an empty one.
     metadata: dict[str, Any] | None = None
 
-    def __init__(self, sequence_id: int, item_id: Any, value: Any) -> None:
+    def __init__(self, sequence_id: int, item: Any) -> None:
         self.sequence_id = sequence_id
-        self.id = item_id
-        self.input = value
-        self.value = value
+        self.id = sequence_id
+        self.input = item
+        self.value = item
+        if isinstance(item, _WITH_ID):
+            self._unwrap(item)
+
+    def _unwrap(self, item: Item | dict[Any, Any]) -> None:
+        if isinstance(item, Item):
+            if item.id is not RunningNumber.UNSET:
+                self.id = item.id
+            self.input = self.value = item.value
+            if item.metadata:
+                self.metadata = dict(item.metadata)
+        elif "id" in item:
+            # Not by comparing the keys, which may be objects that refuse it.
+            metadata = dict(item)
+            self.id = metadata.pop("id")
+            if "value" in metadata:
+                self.input = self.value = metadata.pop("value")
+                if metadata:
+                    self.metadata = metadata
 
     def result(self, error: BaseException | None = None) -> PipelineResult:
         """Return what became of the item, with *error* if it failed."""
@@ -221,28 +246,3 @@ class Record:
     def payload(self) -> dict[str, Any]:
         """Return what callbacks are given: a new dict of id, value and metadata."""
         return {"id": self.id, "value": self.value, "metadata": dict(self.metadata or {})}
-
-
-def make_record(sequence_id: int, item: Any) -> Record:
-    """
-    Wrap what the source gave.
-
-    An `Item`, and a dict with an "id", bring their own id; anything else gets its running number.
-    A dict with an "id" and no "value" is itself the value.
-    """
-    if isinstance(item, Item):
-        item_id = sequence_id if item.id is RunningNumber.UNSET else item.id
-        record = Record(sequence_id, item_id, item.value)
-        if item.metadata:
-            record.metadata = dict(item.metadata)
-        return record
-    if isinstance(item, dict) and "id" in item:
-        if "value" not in item:
-            return Record(sequence_id, item["id"], item)
-        # Not by comparing the keys, which may be objects that refuse it.
-        metadata = dict(item)
-        record = Record(sequence_id, metadata.pop("id"), metadata.pop("value"))
-        if metadata:
-            record.metadata = metadata
-        return record
-    return Record(sequence_id, sequence_id, item)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from itertools import cycle
 from typing import Any
 
-from anyio import WouldBlock
 from anyio.lowlevel import checkpoint
 from anyio.streams.memory import MemoryObjectReceiveStream
 from attrs import define, field, frozen
@@ -22,8 +22,8 @@ from ._state import RunState, StageState
 from ._task_runner import Failure, TaskRunner
 from ._worker import Worker
 
-# After so many items that came from one queue without a wait, others have a turn. That takes as
-# long as an item or two; the price is that tasks which never await hold up the rest for so many.
+# After so many items from one queue, others have a turn. That takes as long as an item or two; the
+# price is that tasks which never await hold up the rest for so many.
 ITEMS_PER_TURN = 256
 
 # A worker that finds others waiting for room stands by for so many turns of the loop, and again if
@@ -39,26 +39,6 @@ class StageHooks:
     success: tuple[Subscription, ...] = ()
     failure: tuple[Subscription, ...] = ()
     skip: tuple[Subscription, ...] = ()
-
-
-def _in_turns(receive: Callable[[], Any]) -> Callable[[], Any]:
-    """
-    Make *receive* say now and then that it would have to wait, although it need not.
-
-    Who waits lets others have a turn. It does without where fewer items can be in the queue and in
-    the hands of those who send into it: as long as nobody else runs, there will be no more of them.
-    """
-    left = ITEMS_PER_TURN
-
-    def receive_in_turns() -> Any:
-        nonlocal left
-        if not left:
-            left = ITEMS_PER_TURN
-            raise WouldBlock
-        left -= 1
-        return receive()
-
-    return receive_in_turns
 
 
 @define(eq=False)
@@ -79,7 +59,7 @@ class Pool:
         sink: Where the outcome of each item goes, if the run is a stream.
         overtime: Who has a task of its own at present, in all pools of the run.
         name: That of the stage.
-        receive: Takes the next item out of the stream, as `receive_nowait()` does.
+        turns: For each item that is taken, whether others have a turn before it.
         is_straight: Whether all that is to be done for an item is to call one task, as long as
             nobody hears of its attempts, and to hand over what it returns.
         line: In which order items are taken, once priorities are in use.
@@ -105,7 +85,7 @@ class Pool:
     start_back_off: Callable[[Pool, Worker, Record, Failure], None]
     stop: Callable[[], None]
     name: str = field(init=False)
-    receive: Callable[[], Any] = field(init=False)
+    turns: Iterator[bool] = field(init=False)
     is_straight: bool = field(init=False)
     line: Line | None = field(default=None, init=False)
     idle: int = field(default=0, init=False)
@@ -113,28 +93,16 @@ class Pool:
     freed: int = field(default=0, init=False)
     surge: int = field(default=1, init=False)
     vacant: int = field(init=False)
-    # How many items there can be, in the queue and with those who send, before others had a turn.
-    _room: float = field(default=0, init=False)
-    _counts_turns: bool = field(default=False, init=False)
     # Numbers of workers that left, as a heap: the lowest is used first.
     _free: list[int] = field(factory=list, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.name = self.stage.name
         self.vacant = self.stage.workers
-        self.receive = self.stream.receive_nowait
+        self.turns = cycle([False] * (ITEMS_PER_TURN - 1) + [True])
         self.is_straight = (
             self.runner.sole_task is not None and self.places is None and not self.hooks.success
         )
-        # Items that come back to the stage are in the stream beside the others.
-        self.expect(self.stage.capacity + (0 if self.places is None else self.stage.workers))
-
-    def expect(self, count: float) -> None:
-        """Expect *count* more items at a time, in the queue or with those who wait to send them."""
-        self._room += count
-        if self._room > ITEMS_PER_TURN and not self._counts_turns:
-            self._counts_turns = True
-            self.receive = _in_turns(self.receive)
 
     @property
     def waiting(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import AsyncIterable, Iterable, Mapping
 from contextvars import Context, ContextVar, copy_context
+from functools import partial
 from typing import Any
 
 from anyio import CancelScope, Event, create_task_group
@@ -27,6 +28,7 @@ from ._sink import ResultSink
 from ._stage import Stage
 from ._state import RunState
 from ._task_runner import TaskRunner
+from ._worker import Worker
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
@@ -194,12 +196,10 @@ class Run:
                 following=following,
                 sink=self.sink,
                 overtime=self._overtime,
-                start_worker=lambda *args: self._start(work, *args),
-                start_back_off=lambda *args: self._start(back_off, *args),
+                start_worker=self._start_worker,
+                start_back_off=partial(self._start, back_off),
                 stop=self._scope.cancel,
             )
-            if following.following is not None:
-                following.following.expect(stage_state.stage.workers)
             self._pools.insert(0, following)
             following.grow()
         if self._source is not None:
@@ -212,6 +212,11 @@ class Run:
 
     def _start(self, function: Any, *args: Any) -> None:
         self._context.run(self._group.start_soon, function, *args)
+
+    def _start_worker(self, pool: Pool, worker: Worker) -> None:
+        # The task is named like the worker, for debuggers and instruments of the loop.
+        start: Any = self._group.start_soon
+        self._context.run(start, work, pool, worker, name=worker.name)
 
     def _feed_from(
         self, source: Iterable[Any] | AsyncIterable[Any], target: int, priority: float

@@ -11,7 +11,7 @@ from attrs import define, field, setters
 
 from ._callables import task_name
 from ._events import worker_name
-from ._items import FailedItem, PipelineResult, Record, Results, make_record, new_result
+from ._items import FailedItem, PipelineResult, Record, Results, new_result
 from ._stage import Stage
 from ._stats import (
     DashboardSnapshot,
@@ -116,7 +116,7 @@ class RunState:
 
     def admit(self, item: Any) -> Record:
         """Take an item from a source into the books."""
-        record = make_record(self.admitted, item)
+        record = Record(self.admitted, item)
         self.admitted += 1
         if self.collect_results:
             self._values.append(_NO_VALUE)

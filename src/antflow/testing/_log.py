@@ -16,7 +16,7 @@ from typing import Any
 from .._bus import Subscription
 from .._checks import refuse
 from .._events import StatusEvent, TaskEvent
-from .._items import DEFAULT_PRIORITY, PipelineResult, make_record
+from .._items import DEFAULT_PRIORITY, PipelineResult, Record
 from .._pipeline import Pipeline
 from .._source import check_items
 from .._stream import ResultStream
@@ -181,7 +181,7 @@ class EventLog:
         return self._sources - 1
 
     def _note(self, item: Any, source: int, priority: float) -> None:
-        record = make_record(self._read_so_far, item)
+        record = Record(self._read_so_far, item)
         self._read_so_far += 1
         self.entries.append(Read(record.id, record.sequence_id, source, priority))
 
