@@ -358,10 +358,10 @@ async def test_p10_idle_workers_do_nothing(monkeypatch: pytest.MonkeyPatch) -> N
     wakes = 0
     wait_for_item = _flow._wait_for_item
 
-    async def counted(pool: Any) -> Any:
+    async def counted(*args: Any) -> Any:
         nonlocal wakes
         wakes += 1
-        return await wait_for_item(pool)
+        return await wait_for_item(*args)
 
     monkeypatch.setattr(_flow, "_wait_for_item", counted)
 

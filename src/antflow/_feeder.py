@@ -68,6 +68,7 @@ class Feeder:
     _is_free: bool = field(init=False)
 
     def __attrs_post_init__(self) -> None:
+        self.pool.room += 1
         self._is_special = (
             self.priority != DEFAULT_PRIORITY
             or self.pool.stage_state is not self.pool.state.stages[0]
@@ -83,6 +84,7 @@ class Feeder:
                 raise
             self.error = error
         finally:
+            self.pool.room -= 1
             self.paused.set()
             self.done.set()
 

@@ -7,7 +7,6 @@ from time import perf_counter, time
 from typing import Any
 
 from anyio import EndOfStream, WouldBlock
-from anyio.lowlevel import checkpoint
 from attrs import evolve
 
 from ._backend_hints import add_backend_hint
@@ -16,7 +15,7 @@ from ._context import present_context, reset
 from ._errors import describe_error
 from ._events import Status
 from ._items import FailedItem, Record
-from ._pool import Pool
+from ._pool import ITEMS_PER_TURN, Pool
 from ._task_runner import SKIPPED, Failure
 from ._telling import publish, tell
 from ._worker import Worker
@@ -44,12 +43,9 @@ async def work(pool: Pool, worker: Worker) -> None:
         pool.idle -= 1
         if pool.waiting:
             worker.rest()
-        for is_turn_of_others in pool.turns:
+        for may_be_turn_of_others in pool.turns:
             if state.stopped:
                 break
-            if is_turn_of_others:
-                await checkpoint()
-                worker.rest()
             try:
                 is_clean = (copy_context() if present is None else present) == context
             except Exception:
@@ -62,19 +58,21 @@ async def work(pool: Pool, worker: Worker) -> None:
                     break
                 context = copy_context()
 
+            # A worker that waits holds no item, and what it held is free (see TaskRunner).
             try:
-                record = receive()
+                if may_be_turn_of_others and pool.room > ITEMS_PER_TURN:
+                    record = None
+                    record = await _wait_for_item(pool, worker)
+                else:
+                    record = receive()
             except WouldBlock:
-                # A worker that waits holds no item, and what it held is free (see TaskRunner).
                 record = None
-                pool.surge = 1
                 if pool.idle >= 2:
                     break
                 try:
-                    record = await _wait_for_item(pool)
+                    record = await _wait_for_item(pool, worker)
                 except EndOfStream:
                     break
-                worker.rest()
             except EndOfStream:
                 break
             if not pool.idle and pool.vacant:
@@ -143,12 +141,15 @@ async def work(pool: Pool, worker: Worker) -> None:
         del pool, following, state, context, present, receive, end, sink
 
 
-async def _wait_for_item(pool: Pool) -> Record:
+async def _wait_for_item(pool: Pool, worker: Worker) -> Record:
+    """Let others have a turn, and wait until there is an item."""
+    pool.surge = 1
     pool.idle += 1
     try:
         record: Record = await pool.stream.receive()
     finally:
         pool.idle -= 1
+    worker.rest()
     return record
 
 

@@ -59,7 +59,10 @@ class Pool:
         sink: Where the outcome of each item goes, if the run is a stream.
         overtime: Who has a task of its own at present, in all pools of the run.
         name: That of the stage.
-        turns: For each item that is taken, whether others have a turn before it.
+        turns: Says of each item that is taken whether it is the last of a turn.
+        room: How many items there can be, in the queue and with those who wait to send them. Where
+            it is less than a turn, the queue is empty before that is over: as long as nobody else
+            runs, there will be no more items.
         is_straight: Whether all that is to be done for an item is to call one task, as long as
             nobody hears of its attempts, and to hand over what it returns.
         line: In which order items are taken, once priorities are in use.
@@ -86,6 +89,7 @@ class Pool:
     stop: Callable[[], None]
     name: str = field(init=False)
     turns: Iterator[bool] = field(init=False)
+    room: float = field(init=False)
     is_straight: bool = field(init=False)
     line: Line | None = field(default=None, init=False)
     idle: int = field(default=0, init=False)
@@ -100,6 +104,8 @@ class Pool:
         self.name = self.stage.name
         self.vacant = self.stage.workers
         self.turns = cycle([False] * (ITEMS_PER_TURN - 1) + [True])
+        # Items that come back to the stage are in the stream beside the others.
+        self.room = self.stage.capacity + (0 if self.places is None else self.stage.workers)
         self.is_straight = (
             self.runner.sole_task is not None and self.places is None and not self.hooks.success
         )

@@ -200,6 +200,8 @@ class Run:
                 start_back_off=partial(self._start, back_off),
                 stop=self._scope.cancel,
             )
+            if following.following is not None:
+                following.following.room += stage_state.stage.workers
             self._pools.insert(0, following)
             following.grow()
         if self._source is not None:
