@@ -64,6 +64,61 @@ def anyio_streams(tasks: list[Task], workers: int) -> Run:
     return run
 
 
+def anyio_nowait(tasks: list[Task], workers: int) -> Run:
+    """Streams as fast as they get: calls that need not wait go first, and only values are kept."""
+    buffer = buffer_for(workers)
+
+    async def run(count: int) -> list[int]:
+        streams = [anyio.create_memory_object_stream[Any](buffer) for _ in tasks]
+        results: list[Any] = [None] * count
+
+        async def worker(index: int) -> None:
+            task = tasks[index]
+            receive = streams[index][1]
+            send = streams[index + 1][0] if index + 1 < len(tasks) else None
+            while True:
+                try:
+                    number, value = receive.receive_nowait()
+                except anyio.WouldBlock:
+                    try:
+                        number, value = await receive.receive()
+                    except anyio.EndOfStream:
+                        return
+                except anyio.EndOfStream:
+                    return
+                value = await task(value)
+                if send is None:
+                    results[number] = value
+                else:
+                    try:
+                        send.send_nowait((number, value))
+                    except anyio.WouldBlock:
+                        await send.send((number, value))
+
+        async def stage(index: int) -> None:
+            async with anyio.create_task_group() as group:
+                for _ in range(workers):
+                    group.start_soon(worker, index)
+            if index + 1 < len(tasks):
+                streams[index + 1][0].close()
+
+        async with anyio.create_task_group() as group:
+            for index in range(len(tasks)):
+                group.start_soon(stage, index)
+            send = streams[0][0]
+            for item in enumerate(range(count)):
+                try:
+                    send.send_nowait(item)
+                except anyio.WouldBlock:
+                    await send.send(item)
+            send.close()
+        for _, receive in streams:
+            receive.close()
+        return results
+
+    return run
+
+
 def asyncio_queues(tasks: list[Task], workers: int, buffer: int | None = None) -> Run:
     """Queues and a sentinel for each worker, as one writes it by hand on asyncio."""
     if buffer is None:

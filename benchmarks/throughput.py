@@ -11,6 +11,7 @@ from .tasks import ideal
 BACKENDS = ("asyncio", "uvloop", "trio")
 CPU = "CPU µs per item-stage"
 QUEUE = Case("asyncio.Queue by hand", "by_hand:asyncio_queues", 50_000)
+BARE = Case("anyio streams, bare", "by_hand:anyio_nowait", 50_000)
 
 
 def on_each(name: str, code: str = "ours:run", items: int = 50_000, **more: Any) -> list[Case]:
@@ -40,6 +41,7 @@ NO_OP = Workload(
         QUEUE,
         replace(QUEUE, name="asyncio.Queue by hand, 128 places", options={"buffer": 128}),
         *on_each("anyio streams, textbook", "by_hand:anyio_streams", 5_000),
+        BARE,
         *on_each("antflow"),
         *on_each(TRACKED, items=20_000, options={"tracked": True}),
         *on_each(UNORDERED, "ours:stream"),
@@ -57,7 +59,11 @@ NO_OP = Workload(
             limits(UNORDERED, 1.5, 1.5, 1.5) | limits(ORDERED, 1.5, 1.5, 1.5),
         ),
     ),
-    note="The StatusTracker is the default one, which keeps the history of each item.",
+    note=(
+        "The StatusTracker is the default one, which keeps the history of each item. Bare streams "
+        "keep nothing of an item but its value, and have no failures, retries, figures or "
+        "listeners; what need not wait does not."
+    ),
 )
 
 # By name: the peer, its code, its options, its items, and how many times faster antflow is to be.
@@ -141,7 +147,11 @@ CROWD = Workload(
     title="One stage × 1,000 workers that sleep 10 ms, 20,000 items",
     unit=CPU,
     figure=cpu_per_item_stage,
-    cases=(replace(QUEUE, **CROWDED), *on_each("antflow", **CROWDED)),
+    cases=(
+        replace(QUEUE, **CROWDED),
+        replace(BARE, **CROWDED),
+        *on_each("antflow", **CROWDED),
+    ),
     comparisons=(Comparison("× asyncio.Queue", QUEUE.name, {"antflow, asyncio": 1.2}),),
-    note="Both have a buffer of twice as many items as there are workers.",
+    note="All have a buffer of twice as many items as there are workers.",
 )

@@ -33,7 +33,7 @@ async def work(pool: Pool, worker: Worker) -> None:
     following, sink = pool.following, pool.sink
     task: Any = pool.runner.sole_task
     context, present = copy_context(), present_context()
-    receive, end = pool.stream.receive_nowait, pool.leave
+    receive = pool.receive
     record: Any = None
     error = None
     pool.overtime.begin(worker)
@@ -43,7 +43,7 @@ async def work(pool: Pool, worker: Worker) -> None:
         pool.idle -= 1
         if pool.waiting:
             worker.rest()
-        for may_be_turn_of_others in pool.turns:
+        for turn_ends in pool.turns:
             if state.stopped:
                 break
             try:
@@ -54,13 +54,13 @@ async def work(pool: Pool, worker: Worker) -> None:
             if not is_clean:
                 if not reset(context):
                     # A variable that was new cannot be unset. A new task does not have it.
-                    end = pool.renew
-                    break
+                    pool.renew(worker)
+                    return
                 context = copy_context()
 
             # A worker that waits holds no item, and what it held is free (see TaskRunner).
             try:
-                if may_be_turn_of_others and pool.room > ITEMS_PER_TURN:
+                if turn_ends and pool.room > ITEMS_PER_TURN:
                     record = None
                     record = await _wait_for_item(pool, worker)
                 else:
@@ -133,12 +133,12 @@ async def work(pool: Pool, worker: Worker) -> None:
                     await pool.wait_for_room(pending)
                     worker.rest()
                 state.settle()
-        end(worker)
+        pool.leave(worker)
     finally:
         pool.overtime.end(worker)
         # The traceback of a failure holds this frame, and through these it would hold failures.
         record = None
-        del pool, following, state, context, present, receive, end, sink
+        del pool, following, state, context, present, receive, sink
 
 
 async def _wait_for_item(pool: Pool, worker: Worker) -> Record:

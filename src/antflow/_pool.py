@@ -59,7 +59,8 @@ class Pool:
         sink: Where the outcome of each item goes, if the run is a stream.
         overtime: Who has a task of its own at present, in all pools of the run.
         name: That of the stage.
-        turns: Says of each item that is taken whether it is the last of a turn.
+        receive: Takes the next item out of the stream if one is there: its `receive_nowait`.
+        turns: Says for each item that is taken whether a turn ends before it.
         room: How many items there can be, in the queue and with those who wait to send them. Where
             it is less than a turn, the queue is empty before that is over: as long as nobody else
             runs, there will be no more items.
@@ -88,6 +89,7 @@ class Pool:
     start_back_off: Callable[[Pool, Worker, Record, Failure], None]
     stop: Callable[[], None]
     name: str = field(init=False)
+    receive: Callable[[], Any] = field(init=False)
     turns: Iterator[bool] = field(init=False)
     room: float = field(init=False)
     is_straight: bool = field(init=False)
@@ -103,6 +105,7 @@ class Pool:
     def __attrs_post_init__(self) -> None:
         self.name = self.stage.name
         self.vacant = self.stage.workers
+        self.receive = self.stream.receive_nowait
         self.turns = cycle([False] * (ITEMS_PER_TURN - 1) + [True])
         # Items that come back to the stage are in the stream beside the others.
         self.room = self.stage.capacity + (0 if self.places is None else self.stage.workers)
