@@ -298,6 +298,35 @@ class TestResults:
         assert len(results.failures) == 5
         assert a.get_stats().items_processed == 5
 
+    async def test_they_can_be_looked_at_while_items_are_under_way(self) -> None:
+        """Plain items, one with an id, and one that failed, in input order."""
+        gate = anyio.Event()
+
+        async def hold(value: Any) -> Any:
+            if value == "held":
+                await gate.wait()
+            if value == "bad":
+                raise ValueError(value)
+            return value
+
+        own = Item("own", id="x", metadata={"a": 1})
+        inner = PipelineResult(9, "inner", 9)
+        async with Pipeline([Stage("A", 2, [hold], task_attempts=1)]) as running:
+            await running.feed(["held", own, "bad", inner, {"id": 4, "value": "same number"}, None])
+            await anyio.wait_all_tasks_blocked()
+            first, second = running.results, running.results
+            assert [(result.sequence_id, result.id, result.value) for result in first] == [
+                (1, "x", "own"),
+                (3, 3, inner),
+                (4, 4, "same number"),
+                (5, 5, None),
+            ]
+            assert first == second
+            gate.set()
+            await running.join()
+        assert [result.sequence_id for result in running.results] == [0, 1, 3, 4, 5]
+        assert [result.metadata for result in running.results] == [{}, {"a": 1}, {}, {}, {}]
+
 
 class TestMaxFailures:
     async def test_so_many_are_tolerated(self) -> None:
@@ -426,6 +455,17 @@ class TestRuns:
 
         a = Pipeline([Stage("A", 1, [recurse])])
         assert (await a.run([5])).values == [5]
+
+    async def test_tasks_are_named_like_their_workers(self) -> None:
+        names = []
+
+        async def note(value: int) -> int:
+            names.append(anyio.get_current_task().name)
+            return value
+
+        running = Pipeline([Stage("A", 1, [note]), Stage("B", 1, [note])])
+        await running.run([1])
+        assert [[name] for name in names] == list(running.get_worker_names().values())
 
 
 class TestStatistics:
