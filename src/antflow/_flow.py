@@ -43,7 +43,7 @@ async def work(pool: Pool, worker: Worker) -> None:
         pool.idle -= 1
         if pool.waiting:
             worker.rest()
-        for turn_ends in pool.turns:
+        for turn_ends in pool.turns:  # pragma: no branch - there is no end of them
             if state.stopped:
                 break
             try:
