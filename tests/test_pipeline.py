@@ -56,6 +56,16 @@ def pipeline(**arguments: Any) -> Pipeline:
     return Pipeline([Stage("A", 3, [odd_fails], task_attempts=1)], **arguments)
 
 
+class AnyCase(dict[str, Any]):
+    """A dict that finds its keys however they are written."""
+
+    def __contains__(self, key: object) -> bool:
+        return super().__contains__(str(key).upper())
+
+    def __getitem__(self, key: str) -> Any:
+        return super().__getitem__(key.upper())
+
+
 class TestInput:
     async def test_any_iterable_and_async_iterable_will_do(self) -> None:
         class Countdown:
@@ -170,6 +180,12 @@ class TestInput:
             group.start_soon(run)
         assert errors
         assert all("already running" in error for error in errors)
+
+    async def test_a_dict_without_a_value_is_asked_for_its_id_in_its_own_way(self) -> None:
+        row = AnyCase(ID=7, NAME="x")
+        (result,) = await Pipeline([Stage("A", 1, [same])]).run([row])
+        assert result.id == 7
+        assert result.value is row
 
     async def test_an_item_keeps_its_metadata_to_itself(self) -> None:
         metadata = {"a": 1}
@@ -321,11 +337,19 @@ class TestResults:
                 (4, 4, "same number"),
                 (5, 5, None),
             ]
-            assert first == second
+            assert all(one is other for one, other in zip(first, second))
+            first[0].metadata["seen"] = first[1].metadata["seen"] = True
             gate.set()
             await running.join()
         assert [result.sequence_id for result in running.results] == [0, 1, 3, 4, 5]
-        assert [result.metadata for result in running.results] == [{}, {"a": 1}, {}, {}, {}]
+        assert [result.metadata for result in running.results] == [
+            {},
+            {"a": 1, "seen": True},
+            {"seen": True},
+            {},
+            {},
+        ]
+        assert own.metadata == {"a": 1}
 
 
 class TestMaxFailures:

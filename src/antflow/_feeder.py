@@ -125,39 +125,47 @@ class Feeder:
         if await self._get_ready(None):
             return
         async for item in items:
-            if await self._take((item,)):
+            pending = self._admit(item)
+            if pending is not None and await pending:
                 return
 
     async def _read(self, items: Iterator[Any]) -> None:
-        if not await self._get_ready(None):
-            await self._take(items)
-
-    async def _take(self, items: Iterable[Any]) -> bool:
-        """Take *items* into the books and into the stage; say whether to stop."""
-        pool = self.pool
-        state, bus = pool.state, pool.bus
+        if await self._get_ready(None):
+            return
         for item in items:
-            record = state.admit(item)
-            self.admitted += 1
-            if self._is_special:
-                self._prepare(record)
-            pending: Awaitable[None] | None = None
-            if bus.status_subscriptions:
-                pending = publish("queued", record, pool, None, time())
-            if pending is not None:
-                pending = _finish_and_send(pending, record, pool)
-            else:
-                # In this order: a waiting worker may have the item before `send` returns.
-                try:
-                    pool.entrance.send_nowait(record)
-                except WouldBlock:
-                    pending = pool.entrance.send(record)
-            need_not_wait = pending is None and self.admitted % ITEMS_PER_TURN
-            if need_not_wait and (self._is_free or self._may_go_on()):
-                continue
-            if await self._get_ready(pending):
-                return True
-        return False
+            pending = self._admit(item)
+            if pending is not None and await pending:
+                return
+
+    def _admit(self, item: Any) -> Awaitable[bool] | None:
+        """
+        Take *item* into the books and into the stage.
+
+        Returns:
+            None to read on, else what must be awaited before: it says whether to stop. An item that
+            need not wait thus costs no coroutine.
+        """
+        pool = self.pool
+        record = pool.state.admit(item)
+        self.admitted += 1
+        if self._is_special:
+            self._prepare(record)
+        pending: Awaitable[None] | None = None
+        if pool.bus.status_subscriptions:
+            pending = publish("queued", record, pool, None, time())
+        if pending is not None:
+            pending = _finish_and_send(pending, record, pool)
+        else:
+            # In this order: a waiting worker may have the item before `send` returns.
+            try:
+                pool.entrance.send_nowait(record)
+            except WouldBlock:
+                pending = pool.entrance.send(record)
+        if pending is not None or not self.admitted % ITEMS_PER_TURN:
+            return self._get_ready(pending)
+        if self._is_free or self._may_go_on():
+            return None
+        return self._get_ready(None)
 
     def _prepare(self, record: Record) -> None:
         """Give *record* its priority, and say where it comes in."""
@@ -181,7 +189,8 @@ class Feeder:
         if pending is not None:
             if self._scope.cancel_called:
                 # The source gave one more item in the moment of the stop.
-                self.start(_wait_for, pending)
+                self.pool.room += 1
+                self.start(self._send_last, pending)
                 return True
             self._sending = True
             self.paused.set()
@@ -193,9 +202,11 @@ class Feeder:
             await self.permits.acquire()
         return self._stopped
 
-
-async def _wait_for(pending: Awaitable[None]) -> None:
-    await pending
+    async def _send_last(self, pending: Awaitable[None]) -> None:
+        try:
+            await pending
+        finally:
+            self.pool.room -= 1
 
 
 async def _finish_and_send(pending: Awaitable[None], record: Record, pool: Pool) -> None:

@@ -230,13 +230,15 @@ class Record:
             if item.metadata:
                 self.metadata = dict(item.metadata)
         elif "id" in item:
+            if "value" not in item:
+                self.id = item["id"]
+                return
             # Not by comparing the keys, which may be objects that refuse it.
             metadata = dict(item)
             self.id = metadata.pop("id")
-            if "value" in metadata:
-                self.input = self.value = metadata.pop("value")
-                if metadata:
-                    self.metadata = metadata
+            self.input = self.value = metadata.pop("value")
+            if metadata:
+                self.metadata = metadata
 
     def result(self, error: BaseException | None = None) -> PipelineResult:
         """Return what became of the item, with *error* if it failed."""
@@ -246,3 +248,14 @@ class Record:
     def payload(self) -> dict[str, Any]:
         """Return what callbacks are given: a new dict of id, value and metadata."""
         return {"id": self.id, "value": self.value, "metadata": dict(self.metadata or {})}
+
+
+class Kept:
+    """What is kept of an item that came out, and had brought an id or metadata."""
+
+    __slots__ = ("id", "metadata", "value")
+
+    def __init__(self, record: Record) -> None:
+        self.id = record.id
+        self.metadata = None if record.metadata is None else record.metadata.copy()
+        self.value = record.value

@@ -70,7 +70,7 @@ class Pool:
         idle: How many workers wait for an item, or have been started and not looked for one yet.
         stuck: How many workers wait for room to hand over what they have.
         freed: How often one has waited for that.
-        surge: How many workers to start at the next need.
+        surge: How many workers to start at the next need: one, once somebody had to wait, or left.
         vacant: How many workers have no task of their own at present.
     """
 
@@ -195,6 +195,7 @@ class Pool:
     def leave(self, worker: Worker) -> None:
         """Strike *worker* off; the last one takes the end of the stream on to the next stage."""
         self.vacant += 1
+        self.surge = 1
         heapq.heappush(self._free, worker.number)
         is_last = self.vacant == self.stage.workers
         # A stopped run is being cancelled: nobody waits for its end, and somebody may still send.

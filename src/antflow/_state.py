@@ -11,7 +11,7 @@ from attrs import define, field, setters
 
 from ._callables import task_name
 from ._events import worker_name
-from ._items import FailedItem, PipelineResult, Record, Results, new_result
+from ._items import FailedItem, Kept, PipelineResult, Record, Results, new_result
 from ._stage import Stage
 from ._stats import (
     DashboardSnapshot,
@@ -67,7 +67,7 @@ class StageState:
         return [worker_name(self.stage.name, number) for number in range(self.stage.workers)]
 
 
-# The place of an item that is under way or failed, or whose result has a place of its own.
+# The place of an item that is under way or failed.
 _NO_VALUE = object()
 
 
@@ -102,11 +102,12 @@ class RunState:
     failures: list[FailedItem] = field(factory=list, init=False)
     _errors_by_type: Counter[str] = field(factory=Counter, init=False)
     _errors_by_stage: Counter[str] = field(factory=Counter, init=False)
-    # What came out, by sequence number. Its results are made when somebody looks: until then each
-    # would be one object more that the garbage collector goes through.
+    # What came out, by sequence number: the bare value, or a `Kept` for an item that brought an id
+    # or metadata. Results are made when somebody looks: until then each would be one object more
+    # that the garbage collector goes through.
     _values: list[Any] = field(factory=list, init=False)
-    # Those of items which brought an id or metadata are made at once.
-    _own_results: dict[int, PipelineResult] = field(factory=dict, init=False)
+    # Those that were made.
+    _results: list[PipelineResult | None] = field(factory=list, init=False)
     # Whatever was still under way when the run ended is not, any more.
     over: bool = field(default=False, init=False)
     # More items failed than may fail.
@@ -129,7 +130,7 @@ class RunState:
             if record.id is number and record.metadata is None:
                 self._values[number] = record.value
             else:
-                self._own_results[number] = record.result()
+                self._values[number] = Kept(record)
 
     def fail(self, failed: FailedItem) -> None:
         """Keep what failed for good."""
@@ -164,12 +165,21 @@ class RunState:
         return Results(self._made_results(), self.failures)
 
     def _made_results(self) -> Iterator[PipelineResult]:
-        own = self._own_results
-        for number, value in enumerate(self._values):
-            if value is not _NO_VALUE:
-                yield new_result(number, number, value)
-            elif number in own:
-                yield own[number]
+        results = self._results
+        results.extend([None] * (len(self._values) - len(results)))
+        # No further than that: another thread may look while the run goes on.
+        for number, (value, result) in enumerate(zip(self._values, results)):
+            if result is None:
+                if value is _NO_VALUE:
+                    continue
+                if type(value) is Kept:
+                    made = new_result(number, value.id, value.value, value.metadata)
+                else:
+                    made = new_result(number, number, value)
+                results[number] = made
+                yield made
+            else:
+                yield result
 
     def end(self) -> None:
         """Close the books: nothing is under way any more."""

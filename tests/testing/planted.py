@@ -20,11 +20,12 @@ from anyio.lowlevel import checkpoint
 from antflow import _flow
 from antflow._entrance import Places, PriorityEntrance
 from antflow._feeder import Feeder
+from antflow._items import Kept, Results
 from antflow._line import Line
 from antflow._pool import Pool
 from antflow._run import Run
 from antflow._sink import ResultSink
-from antflow._state import _NO_VALUE, RunState
+from antflow._state import RunState
 from antflow._stream import ResultStream
 from antflow._telling import publish
 
@@ -53,17 +54,25 @@ def deliver_some_results_twice(patch: Patch) -> None:
     def twice(self: RunState, record: Any) -> None:
         deliver(self, record)
         if record.sequence_id:
-            self._values[record.sequence_id - 1] = _NO_VALUE
-            self._own_results[record.sequence_id - 1] = record.result()
+            self._values[record.sequence_id - 1] = Kept(record)
 
     patch.setattr(RunState, "deliver", twice)
 
 
 def keep_results_in_order_of_arrival(patch: Patch) -> None:
+    deliver, results = RunState.deliver, RunState.results
+    arrivals: dict[int, list[int]] = {}
+
     def arrive(self: RunState, record: Any) -> None:
-        self._own_results[len(self._own_results)] = record.result()
+        deliver(self, record)
+        arrivals.setdefault(id(self), []).append(record.sequence_id)
+
+    def as_they_came(self: RunState) -> Results:
+        made = {result.sequence_id: result for result in results(self)}
+        return Results((made[number] for number in arrivals.pop(id(self), [])), self.failures)
 
     patch.setattr(RunState, "deliver", arrive)
+    patch.setattr(RunState, "results", as_they_came)
 
 
 def publish_after_sending(patch: Patch) -> None:
@@ -74,12 +83,12 @@ def publish_after_sending(patch: Patch) -> None:
             await pending
 
     changes = {
-        "if bus.status_subscriptions:": "if False:",
+        "if pool.bus.status_subscriptions:": "if False:",
         "pool.entrance.send_nowait(record)": "raise WouldBlock",
         "pool.entrance.send(record)": "send_and_announce(record, pool)",
     }
     patch.setattr("antflow._feeder.send_and_announce", send_and_announce, raising=False)
-    edit(patch, Feeder._take, changes)
+    edit(patch, Feeder._admit, changes)
 
 
 def let_the_last_go_first(patch: Patch) -> None:
