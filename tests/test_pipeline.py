@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 import sys
+import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -186,6 +187,26 @@ class TestInput:
         (result,) = await Pipeline([Stage("A", 1, [same])]).run([row])
         assert result.id == 7
         assert result.value is row
+
+    async def test_the_error_of_a_source_keeps_nothing_that_tasks_made(self) -> None:
+        class Made:
+            """What a weak reference can be had of."""
+
+        made: list[weakref.ref[Made]] = []
+
+        async def make(value: int) -> Made:
+            result = Made()
+            made.append(weakref.ref(result))
+            return result
+
+        def source() -> Iterator[int]:
+            yield from (1, 2)
+            raise ValueError("the source is broken")
+
+        with pytest.raises(ValueError, match="broken") as caught:
+            await Pipeline([Stage("A", 1, [make])], collect_results=False).run(source())
+        assert [ref() for ref in made] == [None, None]
+        assert caught.value.__traceback__ is not None
 
     async def test_an_item_keeps_its_metadata_to_itself(self) -> None:
         metadata = {"a": 1}

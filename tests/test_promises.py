@@ -503,9 +503,8 @@ async def test_a_source_that_never_waits_gives_others_a_turn_whoever_listens() -
     assert max(after - before for before, after in itertools.pairwise(turns)) <= 2 * 257
 
 
-@pytest.mark.parametrize("listens", [False, True])
-async def test_free_workers_begin_also_while_others_wait_for_room(listens: bool) -> None:
-    """Here the next stage waits for what only the sixth of this one does."""
+def stages_that_need_the_sixth() -> tuple[list[Stage], anyio.Event]:
+    """Return two stages: at its first item, the second waits for the sixth of the first."""
     sixth = anyio.Event()
 
     async def first(value: int) -> int:
@@ -519,6 +518,13 @@ async def test_free_workers_begin_also_while_others_wait_for_room(listens: bool)
         return value
 
     stages = [Stage("A", 10, [first]), Stage("B", 1, [second], queue_capacity=0)]
+    return stages, sixth
+
+
+@pytest.mark.parametrize("listens", [False, True])
+async def test_free_workers_begin_also_while_others_wait_for_room(listens: bool) -> None:
+    """Here the next stage waits for what only the sixth of this one does."""
+    stages, _ = stages_that_need_the_sixth()
     pipeline = Pipeline(stages, status_tracker=StatusTracker() if listens else None)
     with anyio.fail_after(5):
         results = await pipeline.run(range(8))
@@ -539,24 +545,8 @@ async def test_workers_that_would_only_wait_for_room_do_not_begin(listens: bool)
 
 async def test_workers_begin_if_what_goes_on_is_not_of_their_stage() -> None:
     """Here the second stage waits for the first, while others go through the third all the time."""
-    sixth = anyio.Event()
-
-    async def first(value: int) -> int:
-        if value == 5:
-            sixth.set()
-        return value
-
-    async def second(value: int) -> int:
-        if value == 0:
-            await sixth.wait()
-        return value
-
-    stages = [
-        Stage("A", 10, [first]),
-        Stage("B", 1, [second], queue_capacity=0),
-        Stage("C", 10, [same]),
-    ]
-    pipeline = Pipeline(stages, collect_results=False)
+    stages, sixth = stages_that_need_the_sixth()
+    pipeline = Pipeline([*stages, Stage("C", 10, [same])], collect_results=False)
 
     def until_then() -> Any:
         return itertools.takewhile(lambda _: not sixth.is_set(), range(100_000))

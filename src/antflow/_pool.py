@@ -61,9 +61,9 @@ class Pool:
         name: That of the stage.
         receive: Takes the next item out of the stream if one is there: its `receive_nowait`.
         turns: Says for each item that is taken whether a turn ends before it.
-        room: How many items there can be, in the queue and with those who wait to send them. Where
-            it is less than a turn, the queue is empty before that is over: as long as nobody else
-            runs, there will be no more items.
+        room: How many items there can be, in the queue and with those who wait to send them. If a
+            turn is as long, the queue is empty when it ends: as long as nobody else runs, there
+            will be no more items.
         is_straight: Whether all that is to be done for an item is to call one task, as long as
             nobody hears of its attempts, and to hand over what it returns.
         line: In which order items are taken, once priorities are in use.
