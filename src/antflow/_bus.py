@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from inspect import isawaitable
 from typing import Any
 
 from attrs import define, field
 
-from ._callables import handler_name
+from ._callables import handler_name, is_awaitable
 from ._cancellation import is_failure_of_item
 from ._events import StatusEvent, TaskEvent
 
@@ -46,7 +45,7 @@ class Subscription:
         except BaseException as error:
             self.raised(error)
             return None
-        if outcome is not None and isawaitable(outcome):
+        if outcome is not None and is_awaitable(outcome):
             return self.finish(outcome)
         return None
 
@@ -111,7 +110,7 @@ def publish_to(
         except BaseException as error:
             subscription.raised(error)
             continue
-        if outcome is not None and isawaitable(outcome):
+        if outcome is not None and is_awaitable(outcome):
             return _finish_publishing(subscription.finish(outcome), subscriptions[told:], event)
     return None
 

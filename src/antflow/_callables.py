@@ -1,10 +1,11 @@
-"""Looks at the functions that users hand in: their names, and whether they are async."""
+"""Looks at the functions that users hand in: their names, and whether they must be awaited."""
 
 from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from types import GeneratorType
 from typing import Any
 
 
@@ -41,3 +42,15 @@ def is_async(task: Callable[..., Any]) -> bool:
     # a class makes an instance, whatever its instances can do.
     call = getattr(type(task), "__call__", None)  # noqa: B004
     return inspect.iscoroutinefunction(task) or inspect.iscoroutinefunction(call)
+
+
+def is_awaitable(outcome: object) -> bool:
+    """
+    Say whether *outcome*, which a function of the user returned, can be awaited.
+
+    As `inspect.isawaitable` does, but its class is asked and not itself: it may be any value.
+    """
+    return issubclass(type(outcome), Awaitable) or (
+        type(outcome) is GeneratorType
+        and bool(outcome.gi_code.co_flags & inspect.CO_ITERABLE_COROUTINE)
+    )

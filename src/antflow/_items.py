@@ -219,7 +219,8 @@ class Record:
         self.id = sequence_id
         self.input = item
         self.value = item
-        if isinstance(item, _WITH_ID):
+        # The class, and not the item, which is asked nothing: some answer that with an error.
+        if issubclass(type(item), _WITH_ID):
             self._unwrap(item)
 
     def _unwrap(self, item: Item | dict[Any, Any]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine
-from inspect import isawaitable
 from time import perf_counter, time
 from types import CoroutineType
 from typing import Any
@@ -12,7 +11,7 @@ from anyio import CapacityLimiter, Semaphore, current_time, move_on_after, to_th
 from attrs import define, frozen
 
 from ._bus import EventBus, publish_to
-from ._callables import is_async, task_name
+from ._callables import is_async, is_awaitable, task_name
 from ._cancellation import is_failure_of_item
 from ._driver import Guard, drive
 from ._events import TaskEvent, TaskEventType
@@ -144,7 +143,7 @@ class TaskRunner:
         assert self._skip_if is not None
         try:
             skip = self._skip_if(value)
-            if isawaitable(skip):
+            if is_awaitable(skip):
                 skip = await skip
             return SKIPPED if skip else None
         except BaseException as error:
@@ -309,7 +308,7 @@ def _threaded(task: Task, limiter: CapacityLimiter) -> Callable[..., Awaitable[A
 
     async def call_in_thread(*args: Any, **kwargs: Any) -> Any:
         (result,) = await to_thread.run_sync(call, args, kwargs, limiter=limiter)
-        return await result if isawaitable(result) else result
+        return await result if is_awaitable(result) else result
 
     return call_in_thread
 

@@ -48,6 +48,7 @@ class Hostile:
     """Refuses whatever Python may ask of an object."""
 
     __eq__ = __hash__ = __bool__ = __len__ = __repr__ = __iter__ = refuse
+    __class__ = property(refuse)  # type: ignore[assignment]
 
 
 class OddError(Exception):
@@ -375,6 +376,8 @@ class HostileError(UnreadableError, Hostile):
     """Neither compares nor hashes, either."""
 
     __repr__ = Exception.__repr__
+    # What an exception is, must be known: Python itself asks.
+    __class__ = vars(object)["__class__"]
 
 
 class UnpicklableError(Exception):
