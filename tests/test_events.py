@@ -86,7 +86,7 @@ class TestBus:
         assert heard == [task_event]
         bus.unsubscribe(of_items)
         bus.unsubscribe(of_items)
-        assert (bus.status_subscriptions, bus.task_subscriptions) == ((), ())
+        assert (bus.status_subscriptions, bus.task_subscriptions) == ([], [])
 
     def test_a_handler_that_raises_is_logged_once_under_its_name_and_counted(
         self, caplog: pytest.LogCaptureFixture
@@ -122,7 +122,7 @@ class TestBus:
             bus.subscribe(dict, print)  # type: ignore[arg-type]
         with pytest.raises(TypeError, match="handler must be a function of one argument, got 5"):
             bus.subscribe(StatusEvent, 5)  # type: ignore[arg-type]
-        assert bus.status_subscriptions == ()
+        assert bus.status_subscriptions == []
 
     async def test_a_pipeline_can_be_listened_to_without_a_tracker(self) -> None:
         heard: list[Any] = []

@@ -81,7 +81,7 @@ class Subscription:
 
 
 async def _finish_publishing(
-    first: Awaitable[None], rest: tuple[Subscription, ...], event: object
+    first: Awaitable[None], rest: list[Subscription], event: object
 ) -> None:
     """Wait for the handler that is not done yet, then notify the others in turn."""
     await first
@@ -92,7 +92,7 @@ async def _finish_publishing(
 
 
 def publish_to(
-    subscriptions: tuple[Subscription, ...], event: StatusEvent | TaskEvent
+    subscriptions: list[Subscription], event: StatusEvent | TaskEvent
 ) -> Awaitable[None] | None:
     """
     Deliver *event* to all of *subscriptions*, one after the other.
@@ -129,8 +129,10 @@ class EventBus:
         task_subscriptions: Who hears `TaskEvent`. While it is empty none is built.
     """
 
-    status_subscriptions: tuple[Subscription, ...] = field(default=(), init=False)
-    task_subscriptions: tuple[Subscription, ...] = field(default=(), init=False)
+    # Replaced, and never changed: whoever goes through one is not disturbed. Lists, because several
+    # times per item they are asked for their truth, which Python tells sooner of a list.
+    status_subscriptions: list[Subscription] = field(factory=list, init=False)
+    task_subscriptions: list[Subscription] = field(factory=list, init=False)
 
     def subscribe(
         self,
@@ -157,21 +159,21 @@ class EventBus:
         else:
             raise TypeError(f"handler must be a function of one argument, got {handler!r}")
         if event_type is StatusEvent:
-            self.status_subscriptions += (subscription,)
+            self.status_subscriptions = [*self.status_subscriptions, subscription]
         elif event_type is TaskEvent:
-            self.task_subscriptions += (subscription,)
+            self.task_subscriptions = [*self.task_subscriptions, subscription]
         else:
             raise TypeError(f"event_type must be StatusEvent or TaskEvent, got {event_type!r}")
         return subscription
 
     def unsubscribe(self, subscription: Subscription) -> None:
         """Stop calling *subscription*. It is no error if it is not subscribed."""
-        self.status_subscriptions = tuple(
+        self.status_subscriptions = [
             other for other in self.status_subscriptions if other is not subscription
-        )
-        self.task_subscriptions = tuple(
+        ]
+        self.task_subscriptions = [
             other for other in self.task_subscriptions if other is not subscription
-        )
+        ]
 
     def publish(self, event: StatusEvent | TaskEvent) -> Awaitable[None] | None:
         """

@@ -150,20 +150,16 @@ class Feeder:
         self.admitted += 1
         if self._is_special:
             self._prepare(record)
-        pending: Awaitable[None] | None = None
+        # In this order: a waiting worker may have the item before `send` returns.
         if pool.bus.status_subscriptions:
             pending = publish("queued", record, pool, None, time())
-        if pending is not None:
-            pending = _finish_and_send(pending, record, pool)
-        else:
-            # In this order: a waiting worker may have the item before `send` returns.
-            try:
-                pool.entrance.send_nowait(record)
-            except WouldBlock:
-                pending = pool.entrance.send(record)
-        if pending is not None or not self.admitted % ITEMS_PER_TURN:
-            return self._get_ready(pending)
-        if self._is_free or self._may_go_on():
+            if pending is not None:
+                return self._get_ready(_finish_and_send(pending, record, pool))
+        try:
+            pool.entrance.send_nowait(record)
+        except WouldBlock:
+            return self._get_ready(pool.entrance.send(record))
+        if self.admitted % ITEMS_PER_TURN and (self._is_free or self._may_go_on()):
             return None
         return self._get_ready(None)
 

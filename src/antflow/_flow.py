@@ -75,7 +75,7 @@ async def work(pool: Pool, worker: Worker) -> None:
                     break
             except EndOfStream:
                 break
-            if not pool.idle and pool.vacant:
+            if pool.vacant and not pool.idle:
                 pool.grow()
 
             if not pool.is_straight or bus.task_subscriptions:

@@ -81,20 +81,26 @@ class PipelineResult:
 _NewResult = unlocked(PipelineResult)
 
 
-def new_result(
-    sequence_id: int,
-    item_id: Any,
-    value: Any,
-    metadata: dict[str, Any] | None = None,
-    error: BaseException | None = None,
-) -> PipelineResult:
-    """Return a `PipelineResult`, in a fraction of the time; None as *metadata* is an empty dict."""
+def new_result(sequence_id: int, kept: Any, error: BaseException | None) -> PipelineResult:
+    """
+    Return a `PipelineResult`, in a fraction of the time.
+
+    Args:
+        sequence_id: The number of the item.
+        kept: Its bare value, or a `Kept`.
+        error: Why it failed, if it did.
+    """
     result = _NewResult()
-    result.id = item_id
-    result.value = value
     result.sequence_id = sequence_id
-    result.metadata = metadata
     result.error = error
+    if type(kept) is Kept:
+        result.id = kept.id
+        result.value = kept.value
+        result.metadata = kept.metadata
+    else:
+        result.id = sequence_id
+        result.value = kept
+        result.metadata = None
     result.__class__ = PipelineResult
     return result  # type: ignore[no-any-return]
 
@@ -213,6 +219,8 @@ class Record:
     place: Any = None
     # Nobody outside is given this dict itself. None stands for an empty one.
     metadata: dict[str, Any] | None = None
+    # Whether it brought neither an id nor metadata.
+    is_bare = True
 
     def __init__(self, sequence_id: int, item: Any) -> None:
         self.sequence_id = sequence_id
@@ -230,21 +238,20 @@ class Record:
             self.input = self.value = item.value
             if item.metadata:
                 self.metadata = dict(item.metadata)
-        elif "id" in item:
-            if "value" not in item:
-                self.id = item["id"]
-                return
+        elif "id" in item and "value" in item:
             # Not by comparing the keys, which may be objects that refuse it.
             metadata = dict(item)
             self.id = metadata.pop("id")
             self.input = self.value = metadata.pop("value")
             if metadata:
                 self.metadata = metadata
+        elif "id" in item:
+            self.id = item["id"]
+        self.is_bare = self.id is self.sequence_id and self.metadata is None
 
     def result(self, error: BaseException | None = None) -> PipelineResult:
         """Return what became of the item, with *error* if it failed."""
-        metadata = None if self.metadata is None else self.metadata.copy()
-        return new_result(self.sequence_id, self.id, self.value, metadata, error)
+        return new_result(self.sequence_id, self.value if self.is_bare else Kept(self), error)
 
     def payload(self) -> dict[str, Any]:
         """Return what callbacks are given: a new dict of id, value and metadata."""
@@ -252,7 +259,7 @@ class Record:
 
 
 class Kept:
-    """What is kept of an item that came out, and had brought an id or metadata."""
+    """An item that came out, and had brought an id or metadata."""
 
     __slots__ = ("id", "metadata", "value")
 

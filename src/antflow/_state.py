@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from time import time
 from typing import Any
 
@@ -68,7 +68,7 @@ class StageState:
 
 
 # The place of an item that is under way or failed.
-_NO_VALUE = object()
+_NOTHING = object()
 
 
 def _nobody() -> None:
@@ -102,10 +102,9 @@ class RunState:
     failures: list[FailedItem] = field(factory=list, init=False)
     _errors_by_type: Counter[str] = field(factory=Counter, init=False)
     _errors_by_stage: Counter[str] = field(factory=Counter, init=False)
-    # What came out, by sequence number: the bare value, or a `Kept` for an item that brought an id
-    # or metadata. Results are made when somebody looks: until then each would be one object more
-    # that the garbage collector goes through.
-    _values: list[Any] = field(factory=list, init=False)
+    # What came out, by sequence number. Results are made when somebody looks: until then each would
+    # be one object more that the garbage collector goes through.
+    _kept: list[Any] = field(factory=list, init=False)
     # Those that were made.
     _results: list[PipelineResult | None] = field(factory=list, init=False)
     # Whatever was still under way when the run ended is not, any more.
@@ -120,17 +119,13 @@ class RunState:
         record = Record(self.admitted, item)
         self.admitted += 1
         if self.collect_results:
-            self._values.append(_NO_VALUE)
+            self._kept.append(_NOTHING)
         return record
 
     def deliver(self, record: Record) -> None:
         """Keep what came out of the last stage."""
         if self.collect_results:
-            number = record.sequence_id
-            if record.id is number and record.metadata is None:
-                self._values[number] = record.value
-            else:
-                self._values[number] = Kept(record)
+            self._kept[record.sequence_id] = record.value if record.is_bare else Kept(record)
 
     def fail(self, failed: FailedItem) -> None:
         """Keep what failed for good."""
@@ -162,24 +157,17 @@ class RunState:
 
     def results(self) -> Results:
         """Return what came out so far, in input order."""
-        return Results(self._made_results(), self.failures)
-
-    def _made_results(self) -> Iterator[PipelineResult]:
-        results = self._results
-        results.extend([None] * (len(self._values) - len(results)))
-        # No further than that: another thread may look while the run goes on.
-        for number, (value, result) in enumerate(zip(self._values, results)):
-            if result is None:
-                if value is _NO_VALUE:
-                    continue
-                if type(value) is Kept:
-                    made = new_result(number, value.id, value.value, value.metadata)
-                else:
-                    made = new_result(number, number, value)
-                results[number] = made
-                yield made
-            else:
-                yield result
+        kept, known = self._kept, self._results
+        # Lists of their own: another thread may look while the run goes on.
+        results = known + [
+            None if outcome is _NOTHING else new_result(number, outcome, None)
+            for number, outcome in enumerate(kept[len(known) :], len(known))
+        ]
+        for number, made in enumerate(known):
+            if made is None and kept[number] is not _NOTHING:
+                results[number] = new_result(number, kept[number], None)
+        self._results = results
+        return Results(filter(None, results), self.failures)
 
     def end(self) -> None:
         """Close the books: nothing is under way any more."""

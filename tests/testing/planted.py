@@ -12,6 +12,7 @@ import math
 import textwrap
 from time import time
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import anyio
 import pytest
@@ -54,22 +55,22 @@ def deliver_some_results_twice(patch: Patch) -> None:
     def twice(self: RunState, record: Any) -> None:
         deliver(self, record)
         if record.sequence_id:
-            self._values[record.sequence_id - 1] = Kept(record)
+            self._kept[record.sequence_id - 1] = Kept(record)
 
     patch.setattr(RunState, "deliver", twice)
 
 
 def keep_results_in_order_of_arrival(patch: Patch) -> None:
     deliver, results = RunState.deliver, RunState.results
-    arrivals: dict[int, list[int]] = {}
+    arrivals: WeakKeyDictionary[RunState, list[int]] = WeakKeyDictionary()
 
     def arrive(self: RunState, record: Any) -> None:
         deliver(self, record)
-        arrivals.setdefault(id(self), []).append(record.sequence_id)
+        arrivals.setdefault(self, []).append(record.sequence_id)
 
     def as_they_came(self: RunState) -> Results:
         made = {result.sequence_id: result for result in results(self)}
-        return Results((made[number] for number in arrivals.pop(id(self), [])), self.failures)
+        return Results((made[number] for number in arrivals.pop(self, [])), self.failures)
 
     patch.setattr(RunState, "deliver", arrive)
     patch.setattr(RunState, "results", as_they_came)

@@ -90,7 +90,7 @@ async def test_a_log_hears_nothing_after_its_block() -> None:
     heard = len(log.entries)
     await pipeline.run([1])
     assert len(log.entries) == heard == 5
-    assert pipeline.events.status_subscriptions == pipeline.events.task_subscriptions == ()
+    assert pipeline.events.status_subscriptions == pipeline.events.task_subscriptions == []
 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
