@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from time import time
 from typing import Any
 
@@ -11,7 +11,8 @@ from attrs import define, field, setters
 
 from ._callables import task_name
 from ._events import worker_name
-from ._items import FailedItem, Kept, PipelineResult, Record, Results, new_result
+from ._items import FailedItem, Kept, PipelineResult, Record, new_result
+from ._results import Results, UnmadeResults
 from ._stage import Stage
 from ._stats import (
     DashboardSnapshot,
@@ -157,6 +158,12 @@ class RunState:
 
     def results(self) -> Results:
         """Return what came out so far, in input order."""
+        if self.over:
+            kept = [outcome for outcome in self._kept if outcome is not _NOTHING]
+            return UnmadeResults(kept, self._make_results, self.failures)
+        return Results(self._make_results(), self.failures)
+
+    def _make_results(self) -> Iterable[PipelineResult]:
         kept, known = self._kept, self._results
         # Lists of their own: another thread may look while the run goes on.
         results = known + [
@@ -167,7 +174,7 @@ class RunState:
             if made is None and kept[number] is not _NOTHING:
                 results[number] = new_result(number, kept[number], None)
         self._results = results
-        return Results(filter(None, results), self.failures)
+        return filter(None, results)
 
     def end(self) -> None:
         """Close the books: nothing is under way any more."""
