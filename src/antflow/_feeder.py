@@ -147,7 +147,7 @@ class Feeder:
         """
         pool = self.pool
         record = pool.state.admit(item)
-        self.admitted += 1
+        self.admitted = admitted = self.admitted + 1
         if self._is_special:
             self._prepare(record)
         # In this order: a waiting worker may have the item before `send` returns.
@@ -159,7 +159,7 @@ class Feeder:
             pool.entrance.send_nowait(record)
         except WouldBlock:
             return self._get_ready(pool.entrance.send(record))
-        if self.admitted % ITEMS_PER_TURN and (self._is_free or self._may_go_on()):
+        if admitted % ITEMS_PER_TURN and (self._is_free or self._may_go_on()):
             return None
         return self._get_ready(None)
 

@@ -117,11 +117,11 @@ class RunState:
 
     def admit(self, item: Any) -> Record:
         """Take an item from a source into the books."""
-        record = Record(self.admitted, item)
-        self.admitted += 1
+        number = self.admitted
+        self.admitted = number + 1
         if self.collect_results:
             self._kept.append(_NOTHING)
-        return record
+        return Record(number, item)
 
     def deliver(self, record: Record) -> None:
         """Keep what came out of the last stage."""
@@ -147,8 +147,8 @@ class RunState:
 
     def settle(self) -> None:
         """Be done with an item."""
-        self.settled += 1
-        if self.settled == self.admitted:
+        self.settled = settled = self.settled + 1
+        if settled == self.admitted:
             self.on_quiet()
 
     @property
