@@ -206,11 +206,13 @@ async def test_threads_that_look_at_once_find_the_same() -> None:
             assert type(results) is Results
 
 
-async def test_values_that_another_thread_made_results_of() -> None:
+async def test_who_comes_late_finds_what_another_thread_has_made() -> None:
+    """As in a thread that began to look at the same time, and had to wait."""
     results: Any = await pipeline().run(ITEMS)
-    list(results)
-    # As in a thread that had begun to ask for them before.
+    made = list(results)
     assert UnmadeResults.values.__get__(results) == [0, 2, 4]
+    again = UnmadeResults.__iter__(results)
+    assert all(one is other for one, other in zip(again, made))
 
 
 async def test_once_made_they_keep_nothing_of_the_run() -> None:

@@ -160,7 +160,7 @@ def read_one_item_more_than_the_window(patch: Patch) -> None:
 
 
 def settle_twice(patch: Patch) -> None:
-    edit(patch, RunState.settle, {"self.settled += 1": "self.settled += 2"})
+    edit(patch, RunState.settle, {"self.settled + 1": "self.settled + 2"})
 
 
 def never_settle_what_was_skipped(patch: Patch) -> None:
