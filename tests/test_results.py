@@ -215,6 +215,21 @@ async def test_who_comes_late_finds_what_another_thread_has_made() -> None:
     assert all(one is other for one, other in zip(again, made))
 
 
+async def test_a_look_while_they_are_made_finds_them_made() -> None:
+    """As of a finalizer, or a handler of signals."""
+    inner: list[list[PipelineResult]] = []
+
+    def make() -> list[PipelineResult]:
+        if not inner:
+            inner.append([])
+            inner[0] += results
+        return [PipelineResult(0, "a", 0)]
+
+    results = UnmadeResults(["a"], make, [])
+    assert results == [PipelineResult(0, "a", 0)]
+    assert inner[0][0] is results[0]
+
+
 async def test_once_made_they_keep_nothing_of_the_run() -> None:
     a = pipeline()
     results = await a.run(ITEMS)

@@ -106,15 +106,19 @@ class UnmadeResults(Results):
 
     def __radd__(self, other: Any) -> Any:
         # A list that this is added to would read its memory.
-        self._become_made()
+        _make(self)
         return other + self
 
-    def _become_made(self) -> None:
-        with _making:
-            if type(self) is UnmadeResults:
-                list.__setitem__(self, slice(None), self._make())
-                del self._kept, self._make
-                self.__class__ = Results  # type: ignore[assignment]
+
+def _make(results: Results) -> None:
+    """Let *results* be made; no method, as another thread may change their class meanwhile."""
+    with _making:
+        made = list(results._make()) if type(results) is UnmadeResults else None
+        # Asked again: a finalizer may have looked meanwhile, in this very thread.
+        if type(results) is UnmadeResults:
+            list.__setitem__(results, slice(None), made)
+            del results._kept, results._make
+            results.__class__ = Results  # type: ignore[assignment]
 
 
 def _making_first(name: str) -> Any:
@@ -122,7 +126,7 @@ def _making_first(name: str) -> Any:
 
     @wraps(method)
     def make_and_do(self: UnmadeResults, /, *args: Any, **options: Any) -> Any:
-        self._become_made()
+        _make(self)
         return method(self, *args, **options)
 
     return make_and_do
