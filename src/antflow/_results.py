@@ -113,7 +113,7 @@ class UnmadeResults(Results):
 def _make(results: Results) -> None:
     """Let *results* be made; no method, as another thread may change their class meanwhile."""
     with _making:
-        made = list(results._make()) if type(results) is UnmadeResults else None
+        made = list(results._make()) if type(results) is UnmadeResults else []
         # Asked again: a finalizer may have looked meanwhile, in this very thread.
         if type(results) is UnmadeResults:
             list.__setitem__(results, slice(None), made)
