@@ -17,21 +17,13 @@ def pipeline(tasks: list[Task], workers: int, tracked: bool = False, **options: 
     return Pipeline(stages, status_tracker=StatusTracker() if tracked else None)
 
 
-def run(tasks: list[Task], workers: int, look: bool = False, **options: Any) -> Run:
-    """
-    `Pipeline.run`; the values of failed items come after the others.
-
-    Args:
-        tasks: One for each stage.
-        workers: How many each stage has.
-        look: Whether to look at each result, instead of asking for the values.
-        options: Those of `pipeline()`.
-    """
+def run(tasks: list[Task], workers: int, **options: Any) -> Run:
+    """`Pipeline.run`; the values of failed items come after the others."""
     built = pipeline(tasks, workers, **options)
 
     async def run(count: int) -> list[int]:
         results = await built.run(range(count))
-        values = [result.value for result in results] if look else results.values
+        values = results.values
         if results.failures:
             values += sorted(failure.value for failure in results.failures)
         return values

@@ -12,7 +12,6 @@ BACKENDS = ("asyncio", "uvloop", "trio")
 CPU = "CPU µs per item-stage"
 QUEUE = Case("asyncio.Queue by hand", "by_hand:asyncio_queues", 50_000)
 BARE = Case("anyio streams, bare", "by_hand:anyio_nowait", 50_000)
-LOOKING = Case("antflow, looking at each result", "ours:run", 50_000, options={"look": True})
 
 
 def on_each(name: str, code: str = "ours:run", items: int = 50_000, **more: Any) -> list[Case]:
@@ -44,7 +43,6 @@ NO_OP = Workload(
         *on_each("anyio streams, textbook", "by_hand:anyio_streams", 5_000),
         BARE,
         *on_each("antflow"),
-        LOOKING,
         *on_each(TRACKED, items=20_000, options={"tracked": True}),
         *on_each(UNORDERED, "ours:stream"),
         *on_each(ORDERED, "ours:stream", options={"ordered": True}),
@@ -64,8 +62,7 @@ NO_OP = Workload(
     note=(
         "The StatusTracker is the default one, which keeps the history of each item. Bare streams "
         "keep nothing of an item but its value, and have no failures, retries, figures or "
-        "listeners; what need not wait does not. antflow is asked for the values, as the others "
-        "have nothing else, and makes a result with id and metadata when one looks at it."
+        "listeners; what need not wait does not."
     ),
 )
 
@@ -154,7 +151,6 @@ CROWD = Workload(
         replace(QUEUE, **CROWDED),
         replace(BARE, **CROWDED),
         *on_each("antflow", **CROWDED),
-        replace(LOOKING, **CROWDED),
     ),
     comparisons=(Comparison("× asyncio.Queue", QUEUE.name, {"antflow, asyncio": 1.2}),),
     rounds=15,

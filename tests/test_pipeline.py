@@ -234,6 +234,13 @@ class TestInput:
         assert 0 < seen < 100_000
 
 
+def pipeline_of_same() -> Pipeline:
+    async def same(value: Any) -> Any:
+        return value
+
+    return Pipeline([Stage("A", 1, [same])])
+
+
 class TestResults:
     async def test_failures_are_beside_the_results(self) -> None:
         results = await pipeline().run([2, Item(3, id="three", metadata={"x": 1}), 4])
@@ -371,6 +378,51 @@ class TestResults:
             {},
         ]
         assert own.metadata == {"a": 1}
+
+    async def test_who_looks_while_others_look_sees_the_same(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As another thread does, or a handler of signals."""
+        from antflow import _state
+
+        a = pipeline()
+        inner: list[Results] = []
+        make = _state.new_result
+
+        def look_and_make(*args: Any) -> PipelineResult:
+            if args[0] == 1 and not inner:
+                inner.append(Results())
+                inner[0] = a.results
+            return make(*args)
+
+        await a.run([])
+        monkeypatch.setattr(_state, "new_result", look_and_make)
+        results = await a.run([0, 2, 4])
+        assert results.values == inner[0].values == a.results.values == [0, 2, 4]
+        for one, other, later in zip(results, inner[0], a.results):
+            assert one is other is later
+
+    async def test_a_dict_that_cannot_be_taken_apart_is_an_error_of_the_source(self) -> None:
+        """It counts as not read: nobody waits for it."""
+
+        class IgnoresCase(dict[str, Any]):
+            def __contains__(self, key: object) -> bool:
+                return any(name.lower() == key for name in self)
+
+        async with pipeline() as a:
+            with pytest.raises(KeyError, match="id"):
+                await a.feed([2, IgnoresCase(ID=7, VALUE=8), 4])
+            await a.join()
+            assert a.results.values == [2]
+            assert a.get_stats().items_in_flight == 0
+
+    async def test_a_proxy_of_a_dict_is_a_value(self) -> None:
+        class Proxy:
+            __class__ = property(lambda self: dict)  # type: ignore[assignment]
+
+        proxy = Proxy()
+        (result,) = await pipeline_of_same().run([proxy])
+        assert (result.id, result.value) == (0, proxy)
 
 
 class TestMaxFailures:

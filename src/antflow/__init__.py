@@ -14,9 +14,9 @@ from ._events import TaskEvent as TaskEvent
 from ._items import FailedItem as FailedItem
 from ._items import Item as Item
 from ._items import PipelineResult as PipelineResult
+from ._items import Results as Results
 from ._live import PipelineRun as PipelineRun
 from ._pipeline import Pipeline as Pipeline
-from ._results import Results as Results
 from ._retry import RetryPolicy as RetryPolicy
 from ._stage import Stage as Stage
 from ._stats import DashboardSnapshot as DashboardSnapshot

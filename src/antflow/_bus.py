@@ -125,12 +125,13 @@ class EventBus:
     traceback, all are counted in `Subscription.errors`.
 
     Attributes:
-        status_subscriptions: Who hears `StatusEvent`. While it is empty none is built.
-        task_subscriptions: Who hears `TaskEvent`. While it is empty none is built.
+        status_subscriptions: Who hears `StatusEvent`. While it is empty none is built. The list is
+            replaced, and never changed.
+        task_subscriptions: The same for `TaskEvent`.
     """
 
-    # Replaced, and never changed: whoever goes through one is not disturbed. Lists, because several
-    # times per item they are asked for their truth, which Python tells sooner of a list.
+    # Lists and no tuples, because several times per item they are asked for their truth, which
+    # Python tells sooner of a list.
     status_subscriptions: list[Subscription] = field(factory=list, init=False)
     task_subscriptions: list[Subscription] = field(factory=list, init=False)
 

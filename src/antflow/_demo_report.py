@@ -15,8 +15,8 @@ from typing import TextIO
 import anyio
 
 from ._events import StatusEvent
+from ._items import Results
 from ._pipeline import Pipeline
-from ._results import Results
 
 
 def count_functions(path: Path) -> tuple[int, int]:

@@ -1,14 +1,19 @@
-"""What goes in and what comes out, one by one: input items, results, failures."""
+"""What goes in and what comes out: input items, results, failures."""
 
 from __future__ import annotations
 
 import enum
+import sys
+from collections.abc import Iterable
 from typing import Any
 
 from attrs import field, frozen, validators
 
 from ._errors import TaskFailedError, show
 from ._frozen import unlocked, with_own_metadata
+
+if sys.version_info < (3, 11):
+    from exceptiongroup import ExceptionGroup
 
 DEFAULT_PRIORITY = 100
 
@@ -148,6 +153,47 @@ class FailedItem:
         return error
 
 
+class Results(list[PipelineResult]):
+    """
+    The successful results of a run in input order: a list with the failures beside it.
+
+    Attributes:
+        failures: A `FailedItem` for each input that failed, in the order in which they failed.
+    """
+
+    failures: list[FailedItem]
+
+    def __init__(
+        self, results: Iterable[PipelineResult] = (), failures: Iterable[FailedItem] = ()
+    ) -> None:
+        super().__init__(results)
+        self.failures = list(failures)
+
+    def __repr__(self) -> str:
+        failed = f", {len(self.failures)} failed" if self.failures else ""
+        return f"<Results: {len(self)} succeeded{failed}: {super().__repr__()}>"
+
+    @property
+    def values(self) -> list[Any]:
+        """The bare values, in input order."""
+        return [result.value for result in self]
+
+    def raise_for_failures(self) -> None:
+        """
+        Raise if any item failed.
+
+        Raises:
+            ExceptionGroup: One `TaskFailedError` for each failure, each caused by the task's own
+                exception.
+        """
+        if self.failures:
+            count = len(self.failures)
+            raise ExceptionGroup(
+                f"{count} item{'' if count == 1 else 's'} failed",
+                [failure.as_exception() for failure in self.failures],
+            )
+
+
 # What may bring an id.
 _WITH_ID = (Item, dict)
 
@@ -157,7 +203,8 @@ class Record:
     One item on its way through the stages: the only thing that the streams carry.
 
     An `Item`, and a dict with an "id", bring their own id; anything else gets its running number.
-    A dict with an "id" and no "value" is itself the value.
+    A dict with an "id" and no "value" is itself the value. What an item is, its class says, and not
+    the item itself: a proxy of a dict is a value like others.
 
     `value` changes with each stage. What hardly ever changes stands in the class, so that a record
     is made in little time.
@@ -185,8 +232,8 @@ class Record:
         if issubclass(type(item), _WITH_ID):
             self._unwrap(item)
 
-    def _unwrap(self, item: Item | dict[Any, Any]) -> None:
-        if isinstance(item, Item):
+    def _unwrap(self, item: Any) -> None:
+        if issubclass(type(item), Item):
             if item.id is not RunningNumber.UNSET:
                 self.id = item.id
             self.input = self.value = item.value

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from ._items import FailedItem
-from ._results import Results
+from ._items import FailedItem, Results
 from ._state import RunState
 from ._stats import DashboardSnapshot, ErrorSummary, PipelineStats, WorkerMetrics, WorkerState
 

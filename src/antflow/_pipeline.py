@@ -16,11 +16,10 @@ from ._driver import make_guard
 from ._errors import PipelineError, TooManyFailuresError
 from ._hooks import hooks_of
 from ._host import hosting
-from ._items import DEFAULT_PRIORITY
+from ._items import DEFAULT_PRIORITY, Results
 from ._live import Block, PipelineRun
 from ._observable import Observable
 from ._pool import StageHooks
-from ._results import Results
 from ._run import Run
 from ._signals import check_main_thread, heed_signals
 from ._sink import ResultSink

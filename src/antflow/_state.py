@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from threading import RLock
 from time import time
 from typing import Any
 
@@ -11,8 +12,7 @@ from attrs import define, field, setters
 
 from ._callables import task_name
 from ._events import worker_name
-from ._items import FailedItem, Kept, PipelineResult, Record, new_result
-from ._results import Results, UnmadeResults
+from ._items import FailedItem, Kept, PipelineResult, Record, Results, new_result
 from ._stage import Stage
 from ._stats import (
     DashboardSnapshot,
@@ -68,6 +68,8 @@ class StageState:
         return [worker_name(self.stage.name, number) for number in range(self.stage.workers)]
 
 
+# Held while somebody keeps the results that he has made.
+_looking = RLock()
 # The place of an item that is under way or failed.
 _NOTHING = object()
 
@@ -117,11 +119,11 @@ class RunState:
 
     def admit(self, item: Any) -> Record:
         """Take an item from a source into the books."""
-        number = self.admitted
-        self.admitted = number + 1
+        record = Record(self.admitted, item)
+        self.admitted += 1
         if self.collect_results:
             self._kept.append(_NOTHING)
-        return Record(number, item)
+        return record
 
     def deliver(self, record: Record) -> None:
         """Keep what came out of the last stage."""
@@ -158,12 +160,6 @@ class RunState:
 
     def results(self) -> Results:
         """Return what came out so far, in input order."""
-        if self.over:
-            kept = [outcome for outcome in self._kept if outcome is not _NOTHING]
-            return UnmadeResults(kept, self._make_results, self.failures)
-        return Results(self._make_results(), self.failures)
-
-    def _make_results(self) -> Iterable[PipelineResult]:
         kept, known = self._kept, self._results
         # Lists of their own: another thread may look while the run goes on.
         results = known + [
@@ -173,8 +169,12 @@ class RunState:
         for number, made in enumerate(known):
             if made is None and kept[number] is not _NOTHING:
                 results[number] = new_result(number, kept[number], None)
-        self._results = results
-        return filter(None, results)
+        with _looking:
+            if self._results is known:
+                self._results = results
+                return Results(filter(None, results), self.failures)
+        # Another thread was faster, or a handler of signals, and its results are the ones.
+        return self.results()
 
     def end(self) -> None:
         """Close the books: nothing is under way any more."""

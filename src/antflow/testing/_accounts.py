@@ -9,8 +9,7 @@ from typing import Any
 from .._checks import refuse
 from .._errors import show
 from .._events import StatusEvent
-from .._items import FailedItem, PipelineResult
-from .._results import Results
+from .._items import FailedItem, PipelineResult, Results
 from ._broken import broken
 from ._entries import Opened, Read
 from ._keys import key_of
