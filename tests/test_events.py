@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import pickle
+import types
 from contextlib import contextmanager
 from typing import Any
 
@@ -65,6 +66,27 @@ class TestBus:
         assert pending is not None
         await pending
         assert heard == ["1", "2", "3", "4", "5"]
+
+    async def test_a_generator_is_awaited_if_it_is_a_coroutine(self) -> None:
+        """As code from before `async def` has them; any other generator is a value."""
+        heard: list[str] = []
+
+        @types.coroutine
+        def old_style(event: StatusEvent) -> Any:
+            yield from checkpoint().__await__()
+            heard.append("old style")
+
+        def values(event: StatusEvent) -> Any:
+            heard.append("never begun")
+            yield
+
+        bus = EventBus()
+        for handler in (old_style, values):
+            bus.subscribe(StatusEvent, handler)
+        pending = bus.publish(status())
+        assert pending is not None
+        await pending
+        assert heard == ["old style"]
 
     def test_with_sync_handlers_there_is_nothing_to_wait_for(self) -> None:
         heard: list[Any] = []
