@@ -69,7 +69,7 @@ class StageState:
 
 
 # Held while somebody keeps the results that he has made.
-_looking = RLock()
+_keeping = RLock()
 # The place of an item that is under way or failed.
 _NOTHING = object()
 
@@ -105,8 +105,9 @@ class RunState:
     failures: list[FailedItem] = field(factory=list, init=False)
     _errors_by_type: Counter[str] = field(factory=Counter, init=False)
     _errors_by_stage: Counter[str] = field(factory=Counter, init=False)
-    # What came out, by sequence number. Results are made when somebody looks: until then each would
-    # be one object more that the garbage collector goes through.
+    # What came out, by sequence number: the bare value, or a `Kept` for an item that brought an id
+    # or metadata. Results are made when somebody looks: until then each would be one object more
+    # that the garbage collector goes through.
     _kept: list[Any] = field(factory=list, init=False)
     # Those that were made.
     _results: list[PipelineResult | None] = field(factory=list, init=False)
@@ -169,7 +170,7 @@ class RunState:
         for number, made in enumerate(known):
             if made is None and kept[number] is not _NOTHING:
                 results[number] = new_result(number, kept[number], None)
-        with _looking:
+        with _keeping:
             if self._results is known:
                 self._results = results
                 return Results(filter(None, results), self.failures)

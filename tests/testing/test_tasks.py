@@ -202,3 +202,13 @@ async def test_a_run_with_all_of_them_keeps_the_promises() -> None:
 def test_arguments_are_checked_when_the_task_is_built(build: Any, words: str) -> None:
     with pytest.raises(StageValidationError, match=words):
         build()
+
+
+async def test_what_a_plain_function_returns_is_not_asked_what_it_is() -> None:
+    class Shy:
+        @property
+        def __class__(self) -> Any:
+            raise RuntimeError("ask not")
+
+    shy = Shy()
+    assert await slow(0, lambda value: shy)(1) is shy

@@ -7,13 +7,12 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
-from inspect import isawaitable
 from typing import Any, TypeVar
 
 import anyio
 from anyio.lowlevel import RunVar
 
-from .._callables import is_async, task_name
+from .._callables import is_async, is_awaitable, task_name
 from .._checks import check_number, check_takes, check_whole, refuse
 from .._errors import show
 from .._stage import Task
@@ -147,7 +146,7 @@ def _preceded(before: Callable[[Any], Any], task: Task | None, name: str) -> Asy
         # As in a stage: a plain function may block. In a tuple, since trio refuses to bring a
         # coroutine back from a thread.
         (result,) = await anyio.to_thread.run_sync(lambda: (inner(*args, **kwargs),))
-        return await result if isawaitable(result) else result
+        return await result if is_awaitable(result) else result
 
     inner = _pass_on if task is None else task
     # Keeps the signature, by which a stage checks that the task takes what it is given.
