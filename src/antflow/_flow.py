@@ -169,7 +169,7 @@ async def _take_through(
     outcome: Any = None
     if error is None:
         worker.record = record
-        worker.task_name = worker.first_task
+        worker.task_name = pool.stage_state.first_task
         if bus.status_subscriptions:
             pending = publish("in_progress", record, pool, worker.name, time())
             if pending is not None:

@@ -213,12 +213,11 @@ class Run:
         self._check_quiet()
 
     def _start(self, function: Any, *args: Any) -> None:
-        self._context.run(self._group.start_soon, function, *args)
+        self._group.create_task(function(*args), context=self._context)
 
     def _start_worker(self, pool: Pool, worker: Worker) -> None:
         # The task is named like the worker, for debuggers and instruments of the loop.
-        start: Any = self._group.start_soon
-        self._context.run(start, work, pool, worker, name=worker.name)
+        self._group.create_task(work(pool, worker), name=worker.name, context=self._context)
 
     def _feed_from(
         self, source: Iterable[Any] | AsyncIterable[Any], target: int, priority: float
@@ -230,7 +229,7 @@ class Run:
         feeder = Feeder(source, self._pools[target], priority, permits, self._start)
         self._feeders.add(feeder)
         # The source belongs to the caller: it sees the context of its own.
-        self._context_inside().run(self._group.start_soon, self._run_feeder, feeder)
+        self._group.create_task(self._run_feeder(feeder), context=self._context_inside())
         return feeder
 
     def _context_inside(self) -> Context:

@@ -34,10 +34,14 @@ class StageState:
     """
 
     stage: Stage
+    first_task: str = field(init=False)
     workers: list[Worker] = field(factory=list, init=False)
     skipped: int = field(default=0, init=False)
     # How many items came straight from a source, where this is not the first stage.
     injected: int = field(default=0, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.first_task = task_name(self.stage.tasks[0])
 
     @property
     def passed(self) -> int:
@@ -57,9 +61,8 @@ class StageState:
     def add_worker(self) -> Worker:
         """Return the worker with the next number."""
         number = len(self.workers)
-        stage = self.stage
-        name = worker_name(stage.name, number)
-        worker = Worker(name, stage.name, number, task_name(stage.tasks[0]))
+        stage_name = self.stage.name
+        worker = Worker(worker_name(stage_name, number), stage_name, number, self.first_task)
         self.workers.append(worker)
         return worker
 
@@ -163,10 +166,12 @@ class RunState:
         """Return what came out so far, in input order."""
         kept, known = self._kept, self._results
         # Lists of their own: another thread may look while the run goes on.
-        results = known + [
+        results = [
             None if outcome is _NOTHING else new_result(number, outcome, None)
             for number, outcome in enumerate(kept[len(known) :], len(known))
         ]
+        if known:
+            results = known + results
         for number, made in enumerate(known):
             if made is None and kept[number] is not _NOTHING:
                 results[number] = new_result(number, kept[number], None)

@@ -25,10 +25,9 @@ class Worker:
     name: str
     stage: str
     number: int
-    first_task: str
-    record: Record | None = field(default=None, init=False)
     # The task that the record is at, or comes to first.
-    task_name: str = field(init=False)
+    task_name: str
+    record: Record | None = field(default=None, init=False)
     # When this worker took its record; if it has none, when it was done with the last.
     since: float = field(default=0.0, init=False)
     # How much of that it has not spent on records.
@@ -37,9 +36,6 @@ class Worker:
     attempt_began: float | None = field(default=None, init=False)
     processed: int = field(default=0, init=False)
     failed: int = field(default=0, init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self.task_name = self.first_task
 
     def rest(self) -> None:
         """Have waited: the time from the last record until now is not spent on the next."""
