@@ -166,12 +166,10 @@ class RunState:
         """Return what came out so far, in input order."""
         kept, known = self._kept, self._results
         # Lists of their own: another thread may look while the run goes on.
-        results = [
+        results = known + [
             None if outcome is _NOTHING else new_result(number, outcome, None)
             for number, outcome in enumerate(kept[len(known) :], len(known))
         ]
-        if known:
-            results = known + results
         for number, made in enumerate(known):
             if made is None and kept[number] is not _NOTHING:
                 results[number] = new_result(number, kept[number], None)
