@@ -6,6 +6,7 @@ import asyncio
 from contextvars import ContextVar
 from typing import Any
 
+import stamina
 import trio
 from anyio import get_cancelled_exc_class
 
@@ -42,6 +43,29 @@ async def test_context_variables_are_set_back_after_each_item() -> None:
         known.reset(token)
     assert results.values == list(range(9))
     assert seen == [("set by the caller", None)] * 9
+
+
+async def test_what_a_task_set_is_not_met_by_the_back_off_of_its_item() -> None:
+    """Who hears of it there, as the hooks of stamina do, sees the variables of the caller."""
+    seen = []
+
+    async def task(value: int) -> int:
+        known.set("set by the task")
+        if value not in failed:
+            failed.add(value)
+            raise ValueError(value)
+        return value
+
+    failed: set[int] = set()
+    stamina.instrumentation.set_on_retry_hooks([lambda details: seen.append(known.get())])
+    token = known.set("set by the caller")
+    try:
+        stage = Stage("A", 1, [task], retry="per_stage", task_wait_seconds=0)
+        results = await Pipeline([stage]).run(range(3))
+    finally:
+        known.reset(token)
+    assert results.values == [0, 1, 2]
+    assert seen == ["set by the caller"] * 3
 
 
 async def test_what_cannot_be_compared_is_no_change_that_ends_the_run() -> None:

@@ -25,6 +25,7 @@ from antflow import (
     RetryPolicy,
     Stage,
     StageStats,
+    StatusEvent,
     StatusTracker,
     TaskFailedError,
     TooManyFailuresError,
@@ -627,6 +628,25 @@ class TestStatistics:
         # It is a copy: the run that went on did not change it.
         assert stats.items_in_flight == 7
         assert a.get_stats().items_processed == 7
+
+    async def test_a_worker_that_takes_an_item_is_at_the_first_task(self) -> None:
+        """Also if it did the last one of a stage before."""
+        seen: list[Any] = []
+
+        async def first(value: int) -> int:
+            return value
+
+        async def second(value: int) -> int:
+            return value
+
+        def look(event: StatusEvent) -> None:
+            if event.status == "in_progress":
+                seen.append(a.get_worker_states()["A-W0"].current_task)
+
+        a = Pipeline([Stage("A", 1, [first, second])])
+        a.events.subscribe(StatusEvent, look)
+        await a.run(range(3))
+        assert seen == ["first"] * 3
 
     async def test_a_worker_that_was_started_for_nothing_was_not_active(
         self, monkeypatch: pytest.MonkeyPatch
