@@ -100,8 +100,8 @@ class Workload:
     figure: Callable[[Case, Measured], float]
     cases: tuple[Case, ...]
     comparisons: tuple[Comparison, ...] = ()
-    measure: str = "measures:whole_run"
-    rounds: int = 9
+    measure: str = "measures:whole_runs"
+    rounds: int = 15
     note: str = ""
     further: Mapping[str, str] = field(default_factory=dict)
 

@@ -13,7 +13,7 @@ import json
 from importlib import import_module
 from importlib.metadata import version
 
-from .measures import resolve
+from .measures import one_run, resolve
 from .peers import PINNED
 from .workloads import WORKLOADS
 
@@ -24,7 +24,9 @@ def main() -> None:
     parser.add_argument("case")
     parser.add_argument("items", type=int)
     parser.add_argument("--warm-up", type=int)
-    parser.add_argument("--steady", action="store_true", help="the same steps each time")
+    parser.add_argument(
+        "--steady", action="store_true", help="one run, with the same steps each time"
+    )
     args = parser.parse_args()
     workload = WORKLOADS[args.workload]
     case = workload.case(args.case)
@@ -32,11 +34,12 @@ def main() -> None:
         package, _, pinned = PINNED[case.peer][0].partition("==")
         if version(package) != pinned:
             raise SystemExit(f"{package} {version(package)} is there, and {pinned} was asked for")
+    measure = one_run if args.steady else resolve(workload.measure)
     if args.steady and case.backend == "trio":
         # trio draws lots for which task goes first; hypothesis seeds the same private generator.
         import_module("trio._core._run")._r.seed(0)
     warm_up = args.warm_up or min(args.items, max(100, args.items // 10))
-    print(json.dumps(resolve(workload.measure)(case, args.items, warm_up)))
+    print(json.dumps(measure(case, args.items, warm_up)))
 
 
 if __name__ == "__main__":

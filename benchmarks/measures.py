@@ -14,6 +14,8 @@ from typing import Any
 from .cases import Case, Measured
 from .tasks import expected, tasks_of, yielding
 
+ENOUGH = 0.5  # seconds
+
 
 def resolve(code: str) -> Callable[..., Any]:
     module, _, name = code.partition(":")
@@ -43,21 +45,38 @@ def check(case: Case, count: int, results: list[int]) -> None:
         raise SystemExit(f"{case.name} lost, doubled or changed items, or their order")
 
 
-def whole_run(case: Case, count: int, warm_up: int) -> Measured:
-    """Measure a run from the start of the loop to its end."""
+def prepared(case: Case, count: int) -> Callable[[int], list[int]]:
+    """Build the contender as a plain function that starts a loop, if it needs one."""
+    run = prepare(case, count)
+    return run if case.peer is not None else partial(start_loop, case, run)
 
-    def prepared(count: int) -> Callable[[int], list[int]]:
-        run = prepare(case, count)
-        return run if case.peer is not None else partial(start_loop, case, run)
 
-    check(case, warm_up, prepared(warm_up)(warm_up))
-    run = prepared(count)
+def timed_run(case: Case, count: int) -> Measured:
+    run = prepared(case, count)
     gc.collect()
     began, began_cpu = time.perf_counter(), time.process_time()
     results = run(count)
     cpu, wall = time.process_time() - began_cpu, time.perf_counter() - began
     check(case, count, results)
     return {"cpu": cpu, "wall": wall, "items": count}
+
+
+def one_run(case: Case, count: int, warm_up: int) -> Measured:
+    """Measure a run from the start of the loop to its end."""
+    check(case, warm_up, prepared(case, warm_up)(warm_up))
+    return timed_run(case, count)
+
+
+def whole_runs(case: Case, count: int, warm_up: int) -> Measured:
+    """
+    Measure as many runs as begin within `ENOUGH`, one after the other; the median counts.
+
+    A machine that is shared is faster and slower from one tenth of a second to the next.
+    """
+    runs = [one_run(case, count, warm_up)]
+    while sum(run["wall"] for run in runs) < ENOUGH:
+        runs.append(timed_run(case, count))
+    return {key: statistics.median(run[key] for run in runs) for key in ("cpu", "wall", "items")}
 
 
 def one_item(case: Case, count: int, warm_up: int) -> Measured:

@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from . import plot, tables
+from .measures import ENOUGH
 from .moments import FAIRNESS
 from .peers import PINNED
 from .rounds import ROOT, Outcome
@@ -39,8 +40,9 @@ Written by `nox -s bench` on {day}, which measures the same on your machine in s
 HOW = """## How it was measured
 
 Each measurement was made in a fresh process, after a warm-up at a smaller size, and its results
-were checked, with their order. The rounds were interleaved: the first one ran each contender once,
-and so on. Figures are medians, ratios are ratios of medians; `range` has the least and the most.
+were checked, with their order; short runs were repeated there for {enough} s, and their median
+counts. The rounds were interleaved: the first one measured each contender once, and so on. Figures
+are medians, ratios are ratios of medians; `range` has the least and the most.
 The base of most ratios is the pipeline that one would write by hand on asyncio: queues of 64 places
 (of two for each worker, if these are more), tasks that read from one and write to the next, a
 sentinel for each of them. antflow is used as it comes: its queues hold 128 items by default. An
@@ -112,7 +114,7 @@ def write(outcomes: list[Outcome], memory: str, instructions: str) -> None:
         head(),
         short_first(outcomes, memory),
         f"![{NO_OP.title}: {NO_OP.unit}]({PLOT.name})\n",
-        HOW,
+        HOW.format(enough=ENOUGH),
         *(tables.section(outcome) for outcome in outcomes if outcome not in last),
         memory,
         *map(tables.section, last),

@@ -35,7 +35,6 @@ NO_OP = Workload(
     title="Three no-op stages × 8 workers",
     unit=CPU,
     figure=cpu_per_item_stage,
-    rounds=11,
     cases=(
         Case("sequential awaits", "by_hand:sequential", 50_000),
         QUEUE,
@@ -177,7 +176,6 @@ CROWD = Workload(
             {"antflow, asyncio": 1.2},
         ),
     ),
-    rounds=15,
     note=(
         "All have a buffer of twice as many items as there are workers, but for the Queue of 64 "
         "places, which is what the no-op workload has as its base. With 20 items for each worker, "
