@@ -29,7 +29,7 @@ TOO_MUCH = "too much"  # what `memory` says at the end of a line, in place of ok
 HEAD = """\
 # Benchmarks
 
-Written by `nox -s bench` on {day}, which measures the same on your machine in some ten minutes.
+Written by `nox -s bench` on {day}, which measures the same on your machine in some twenty minutes.
 `nox -s bench -- no-op` measures one workload and prints its table, `-- --list` names them.
 
 - Machine: {machine}
