@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import anyio
@@ -325,7 +326,16 @@ def test_trio_knows_no_native_cancellation() -> None:
         Exploration("trio", hooks={1: cancel_natively})
 
 
+@pytest.fixture
+def default_ctrl_c() -> Iterator[None]:
+    """Let Ctrl-C interrupt, which it does not where a shell started the tests in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="raises no such signal")
+@pytest.mark.usefixtures("default_ctrl_c")
 @both
 def test_ctrl_c_at_a_step(backend: str) -> None:
     for step in (0, 5, 20, 40):
