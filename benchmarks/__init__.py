@@ -11,10 +11,10 @@ Without nox, in the root of the clone, where antflow, trio and uvloop are instal
     python -m benchmarks [the same words]
 
 Each measurement is made in a fresh process (`child`), which runs one contender once at a smaller
-size, measures it, checks the results and their order, and prints one line of JSON. The rounds are
-interleaved: the first one runs each contender once, and so on, so that a change in the speed of
-the machine meets all alike. The figures are medians, the ratios are ratios of medians. Look at the
-ratios: microseconds differ from machine to machine.
+size, measures it, several times if it is short, checks the results and their order, and prints one
+line of JSON. The rounds are interleaved: the first one measures each contender once, and so on, so
+that a change in the speed of the machine meets all alike. The figures are medians, the ratios are
+ratios of medians. Look at the ratios: microseconds differ from machine to machine.
 
 Libraries that one might pick instead (`peers`) get virtual environments of their own, below
 `benchmarks/.environments`, when they are first needed; one that cannot be installed is named and

@@ -88,8 +88,8 @@ class Workload:
         cases: The contenders.
         comparisons: What is compared with what.
         measure: ``"module:function"``, which measures in the fresh process.
-        rounds: How many rounds there are by default: enough for steady medians on a machine
-            that is now fast and now slow.
+        rounds: How many rounds there are by default. On a machine that is now fast and now slow,
+            the median of as many still differs by a tenth or more from one time to the next.
         note: What one must know to read the table.
         further: By head of the column, further figures of a measurement that are shown.
     """

@@ -69,9 +69,10 @@ def one_run(case: Case, count: int, warm_up: int) -> Measured:
 
 def whole_runs(case: Case, count: int, warm_up: int) -> Measured:
     """
-    Measure as many runs as begin within `ENOUGH`, one after the other; the median counts.
+    Measure runs, one after the other, until they have taken `ENOUGH`; the median counts.
 
-    A machine that is shared is faster and slower from one tenth of a second to the next.
+    A machine that is shared is faster and slower from one tenth of a second to the next: that
+    evens out over several short runs as it does over one long run.
     """
     runs = [one_run(case, count, warm_up)]
     while sum(run["wall"] for run in runs) < ENOUGH:

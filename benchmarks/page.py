@@ -40,13 +40,15 @@ Written by `nox -s bench` on {day}, which measures the same on your machine in s
 HOW = """## How it was measured
 
 Each measurement was made in a fresh process, after a warm-up at a smaller size, and its results
-were checked, with their order; short runs were repeated there for {enough} s, and their median
-counts. The rounds were interleaved: the first one measured each contender once, and so on. Figures
-are medians, ratios are ratios of medians; `range` has the least and the most.
+were checked, with their order; whole runs were repeated there until they had taken {enough} s, and
+their median counts. The rounds were interleaved: the first one measured each contender once, and
+so on. Figures are medians, ratios are ratios of medians; `range` has the least and the most of what
+the processes gave. Where it is wide, the machine was now fast and now slow, and a ratio within a
+tenth of its bound says little.
 The base of most ratios is the pipeline that one would write by hand on asyncio: queues of 64 places
 (of two for each worker, if these are more), tasks that read from one and write to the next, a
-sentinel for each of them. antflow is used as it comes: its queues hold 128 items by default. An
-item-stage is one item at one stage.
+sentinel for each of them. antflow is used as it comes: its queues hold 128 items by default, or two
+for each worker, if these are more. An item-stage is one item at one stage.
 """
 
 
