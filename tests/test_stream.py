@@ -205,6 +205,32 @@ async def test_a_slow_head_of_line_costs_at_most_the_window() -> None:
         assert (await results.__anext__()).value == 1
 
 
+@pytest.mark.virtual_time
+async def test_who_completes_the_order_waits_until_no_more_is_left_than_there_is_room() -> None:
+    """Results 1 to 4 are held back by 0, and the worker that brings it brings five."""
+    head = anyio.Event()
+    begun: list[int] = []
+
+    async def task(value: int) -> int:
+        begun.append(value)
+        if value == 0:
+            await head.wait()
+        return value
+
+    pipeline = Pipeline([Stage("A", 2, [task])])
+    async with pipeline.stream(itertools.count(), ordered=True, buffer_size=1, window=5) as results:
+        await anyio.wait_all_tasks_blocked()
+        assert begun == [0, 1, 2, 3, 4]
+        head.set()
+        await anyio.wait_all_tasks_blocked()
+        for taken, last_begun in enumerate([5, 5, 5, 6, 7, 8], 1):
+            assert (await results.__anext__()).value == taken - 1
+            await anyio.wait_all_tasks_blocked()
+            # One worker goes on with 5, of which there is a result too many then; the other, when
+            # only result 4 is left of those that it brought.
+            assert (taken, begun[-1]) == (taken, last_begun)
+
+
 # ---- ways to leave
 
 

@@ -34,12 +34,16 @@ class ResultSink:
         self.window = window
         self.permits = None if window is None else Semaphore(window, fast_acquire=True)
         self._ready: deque[PipelineResult] = deque()
-        # Behind those that are ready: results whose bringers wait until they are taken.
-        self._brought: deque[tuple[PipelineResult, Event]] = deque()
+        # How many were ever ready, and how many of them were taken.
+        self._brought = 0
+        self._taken = 0
+        # For each who waits for room: how many were brought when he came, and what wakes him, once
+        # no more of those are left than may wait.
+        self._bringers: deque[tuple[int, Event]] = deque()
         # By sequence number, what came before its turn: never more than the window.
         self._early: dict[int, PipelineResult] = {}
         self._next = 0
-        # Set for those who wait, if anybody does.
+        # Set for those who wait for a result, if anybody does.
         self._arrived: Event | None = None
 
     def put(self, result: PipelineResult) -> Awaitable[None] | None:
@@ -49,37 +53,37 @@ class ResultSink:
         Returns:
             None if there was room, else what must be awaited until there is.
         """
-        if self.permits is None:
-            taken = self._append(result)
+        if self.window is None:
+            self._append(result)
         elif result.sequence_id == self._next:
-            taken = self._append(result)
+            self._append(result)
             self._next += 1
+            # These were here before, and nobody waits for them to be taken.
             while self._next in self._early:
-                taken = self._append(self._early.pop(self._next))
+                self._append(self._early.pop(self._next))
                 self._next += 1
         else:
-            taken = None
             self._early[result.sequence_id] = result
-        return None if taken is None else taken.wait()
-
-    def _append(self, result: PipelineResult) -> Event | None:
-        self.wake()
-        # Who comes later must not pass by those who wait.
-        if len(self._ready) < self.room and not self._brought:
-            self._ready.append(result)
             return None
-        taken = Event()
-        self._brought.append((result, taken))
-        return taken
+        self.wake()
+        if self._brought - self._taken <= self.room:
+            return None
+        freed = Event()
+        self._bringers.append((self._brought, freed))
+        return freed.wait()
+
+    def _append(self, result: PipelineResult) -> None:
+        self._ready.append(result)
+        self._brought += 1
 
     def take(self) -> PipelineResult | None:
         """Return the next result, or None if none is there."""
-        if self._brought:
-            result, taken = self._brought.popleft()
-            self._ready.append(result)
-            taken.set()
         if not self._ready:
             return None
+        self._taken += 1
+        if self._bringers and self._bringers[0][0] - self._taken <= self.room:
+            _, freed = self._bringers.popleft()
+            freed.set()
         if self.permits is not None:
             self.permits.release()
         return self._ready.popleft()

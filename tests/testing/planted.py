@@ -183,7 +183,7 @@ def send_the_ticket_before_the_record_stands_in_line(patch: Patch) -> None:
 
 
 def forget_to_wake_the_consumer(patch: Patch) -> None:
-    edit(patch, ResultSink._append, {"self.wake()": "pass"})
+    edit(patch, ResultSink.put, {"self.wake()": "pass"})
 
 
 def lose_what_a_cancelled_consumer_had_taken(patch: Patch) -> None:
