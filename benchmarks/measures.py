@@ -14,7 +14,7 @@ from typing import Any
 from .cases import Case, Measured
 from .tasks import expected, tasks_of, yielding
 
-ENOUGH = 0.5  # seconds
+ENOUGH = 1  # second
 
 
 def resolve(code: str) -> Callable[..., Any]:
@@ -69,15 +69,15 @@ def one_run(case: Case, count: int, warm_up: int) -> Measured:
 
 def whole_runs(case: Case, count: int, warm_up: int) -> Measured:
     """
-    Measure runs, one after the other, until they have taken `ENOUGH`; the median counts.
+    Measure runs, one after the other, until they have taken `ENOUGH`; the mean counts.
 
-    A machine that is shared is faster and slower from one tenth of a second to the next: that
-    evens out over several short runs as it does over one long run.
+    A machine that is shared is now fast and now slow, from one tenth of a second to the next. That
+    evens out in a mean, while a median is a figure of the one or the other.
     """
     runs = [one_run(case, count, warm_up)]
     while sum(run["wall"] for run in runs) < ENOUGH:
         runs.append(timed_run(case, count))
-    cpu, wall = (statistics.median(run[key] for run in runs) for key in ("cpu", "wall"))
+    cpu, wall = (statistics.fmean(run[key] for run in runs) for key in ("cpu", "wall"))
     return {"cpu": cpu, "wall": wall, "items": count}
 
 

@@ -29,7 +29,7 @@ TOO_MUCH = "too much"  # what `memory` says at the end of a line, in place of ok
 HEAD = """\
 # Benchmarks
 
-Written by `nox -s bench` on {day}, which measures the same on your machine in some twenty minutes.
+Written by `nox -s bench` on {day}, which measures the same on your machine in half an hour.
 `nox -s bench -- no-op` measures one workload and prints its table, `-- --list` names them.
 
 - Machine: {machine}
@@ -41,7 +41,7 @@ HOW = """## How it was measured
 
 Each measurement was made in a fresh process, after a warm-up at a smaller size, and its results
 were checked, with their order; whole runs were repeated there until they had taken {enough} s, and
-their median counts. The rounds were interleaved: the first one measured each contender once, and
+their mean counts. The rounds were interleaved: the first one measured each contender once, and
 so on. Figures are medians, ratios are ratios of medians; `range` has the least and the most of what
 the processes gave. Where it is wide, the machine was now fast and now slow, and a ratio within a
 tenth of its bound says little.
