@@ -71,8 +71,8 @@ def whole_runs(case: Case, count: int, warm_up: int) -> Measured:
     """
     Measure runs, one after the other, until they have taken `ENOUGH`; the mean counts.
 
-    A machine that is shared is now fast and now slow, from one tenth of a second to the next. That
-    evens out in a mean, while a median is a figure of the one or the other.
+    A machine that is shared is now fast and now slow. A mean has some of both, where a median is a
+    figure of the one or the other: so the means of processes differ less.
     """
     runs = [one_run(case, count, warm_up)]
     while sum(run["wall"] for run in runs) < ENOUGH:

@@ -226,8 +226,8 @@ async def test_who_completes_the_order_waits_until_no_more_is_left_than_there_is
         for taken, last_begun in enumerate([5, 5, 5, 6, 7, 8], 1):
             assert (await results.__anext__()).value == taken - 1
             await anyio.wait_all_tasks_blocked()
-            # One worker goes on with 5, of which there is a result too many then; the other, when
-            # only result 4 is left of those that it brought.
+            # The worker that was free all the time takes 5, and must wait as well. The one that
+            # brought five goes on when only result 4 is left of them.
             assert (taken, begun[-1]) == (taken, last_begun)
 
 

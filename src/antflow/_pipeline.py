@@ -192,8 +192,9 @@ class Pipeline(Observable):
         Args:
             items: As for `run()`; may be endless.
             ordered: Whether the results come in the order of the input.
-            buffer_size: How many results may wait to be taken; one more waits with each worker. 0
-                hands over result by result; math.inf never waits.
+            buffer_size: How many results may wait to be taken; one more waits with each worker, or
+                if *ordered*, as many as one completes the order of. 0 hands over result by result;
+                math.inf never waits.
             window: If *ordered*, how many items may be between the source and the one who iterates:
                 what a slow item makes the others wait is at most this many. By default as many as
                 all stages can hold, so that every worker can be busy.

@@ -19,7 +19,8 @@ class ResultSink:
     cancellation on asyncio may end `receive()` when the item is already in its hands.)
 
     Args:
-        room: How many results may wait; one who brings more waits until his is taken.
+        room: How many results may wait; one who brings more waits until no more than these are
+            left.
         window: In input order, with at most this many items between the source and the consumer;
             None for order of arrival.
 
@@ -34,11 +35,10 @@ class ResultSink:
         self.window = window
         self.permits = None if window is None else Semaphore(window, fast_acquire=True)
         self._ready: deque[PipelineResult] = deque()
-        # How many were ever ready, and how many of them were taken.
-        self._brought = 0
+        # How many were taken so far.
         self._taken = 0
-        # For each who waits for room: how many were brought when he came, and what wakes him, once
-        # no more of those are left than may wait.
+        # For each who waits for room: the number of the last result that he made ready, from 1, and
+        # what wakes him once no more up to that one are left than there is room for.
         self._bringers: deque[tuple[int, Event]] = deque()
         # By sequence number, what came before its turn: never more than the window.
         self._early: dict[int, PipelineResult] = {}
@@ -51,30 +51,27 @@ class ResultSink:
         Bring *result*.
 
         Returns:
-            None if there was room, else what must be awaited until there is.
+            None if there is room for all that is ready, or it is not the turn of *result* yet; else
+            what must be awaited until there is.
         """
         if self.window is None:
-            self._append(result)
+            self._ready.append(result)
         elif result.sequence_id == self._next:
-            self._append(result)
+            self._ready.append(result)
             self._next += 1
-            # These were here before, and nobody waits for them to be taken.
+            # Who brought these went on at once: it is for him who completes the order to wait.
             while self._next in self._early:
-                self._append(self._early.pop(self._next))
+                self._ready.append(self._early.pop(self._next))
                 self._next += 1
         else:
             self._early[result.sequence_id] = result
             return None
         self.wake()
-        if self._brought - self._taken <= self.room:
+        if len(self._ready) <= self.room:
             return None
         freed = Event()
-        self._bringers.append((self._brought, freed))
+        self._bringers.append((self._taken + len(self._ready), freed))
         return freed.wait()
-
-    def _append(self, result: PipelineResult) -> None:
-        self._ready.append(result)
-        self._brought += 1
 
     def take(self) -> PipelineResult | None:
         """Return the next result, or None if none is there."""
