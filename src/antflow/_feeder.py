@@ -15,13 +15,14 @@ from collections.abc import (
 from time import time
 from typing import Any
 
-from anyio import CancelScope, Event, Semaphore, WouldBlock
+from anyio import CancelScope, Event, WouldBlock
 from anyio.lowlevel import checkpoint
 from attrs import define, field
 
 from ._cancellation import is_failure_of_item
 from ._items import DEFAULT_PRIORITY, Record
 from ._pool import ITEMS_PER_TURN, Pool
+from ._sink import ResultSink
 from ._telling import publish
 
 
@@ -37,7 +38,8 @@ class Feeder:
         source: Read lazily; closed at the end if it is a generator.
         pool: The stage.
         priority: Goes with each item.
-        permits: If given, one is taken for each item before it is read.
+        ordered: If given, where the results go, in whose window there must be a place for an item
+            before it is read.
         start: Starts a task of the run.
 
     Attributes:
@@ -51,7 +53,7 @@ class Feeder:
     source: Iterable[Any] | AsyncIterable[Any]
     pool: Pool
     priority: float
-    permits: Semaphore | None
+    ordered: ResultSink | None
     start: Callable[..., None]
     admitted: int = field(default=0, init=False)
     error: BaseException | None = field(default=None, init=False)
@@ -64,7 +66,7 @@ class Feeder:
     _sending: bool = field(default=False, init=False)
     # Whether its items have what only some have: a priority, a stage to begin with.
     _is_special: bool = field(init=False)
-    # Whether nothing is asked before an item is read: no permit, and not whether it is to stop.
+    # Whether nothing is asked before an item is read: no place, and not whether it is to stop.
     _is_free: bool = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -73,7 +75,7 @@ class Feeder:
             self.priority != DEFAULT_PRIORITY
             or self.pool.stage_state is not self.pool.state.stages[0]
         )
-        self._is_free = self.permits is None
+        self._is_free = self.ordered is None
 
     async def run(self) -> None:
         """Read the source to its end, or until `stop()`."""
@@ -171,14 +173,8 @@ class Feeder:
             self.pool.stage_state.injected += 1
 
     def _may_go_on(self) -> bool:
-        """Take a permit for the next item, if there is one and it is to be read."""
-        if self._stopped or self.permits is None:
-            return False
-        try:
-            self.permits.acquire_nowait()
-        except WouldBlock:
-            return False
-        return True
+        """Take a place for the next item, if there is one and it is to be read."""
+        return not self._stopped and self.ordered is not None and self.ordered.enter()
 
     async def _get_ready(self, pending: Awaitable[None] | None) -> bool:
         """Wait for what must be waited for until the next item is read; say whether to stop."""
@@ -194,8 +190,8 @@ class Feeder:
             self._sending = False
         if self.admitted and not self.admitted % ITEMS_PER_TURN:
             await checkpoint()
-        if self.permits is not None and not self._stopped:
-            await self.permits.acquire()
+        if self.ordered is not None and not self._stopped:
+            await self.ordered.wait_to_enter()
         return self._stopped
 
     async def _send_last(self, pending: Awaitable[None]) -> None:

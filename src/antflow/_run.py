@@ -225,8 +225,8 @@ class Run:
         if priority != DEFAULT_PRIORITY:
             for pool in self._pools:
                 pool.use_priorities()
-        permits = None if self.sink is None else self.sink.permits
-        feeder = Feeder(source, self._pools[target], priority, permits, self._start)
+        ordered = None if self.sink is None or self.sink.window is None else self.sink
+        feeder = Feeder(source, self._pools[target], priority, ordered, self._start)
         self._feeders.add(feeder)
         # The source belongs to the caller: it sees the context of its own.
         self._group.create_task(self._run_feeder(feeder), context=self._context_inside())

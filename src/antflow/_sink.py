@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Awaitable
 
-from anyio import Event, Semaphore
+from anyio import Event
 
 from ._items import PipelineResult
 
@@ -27,24 +27,39 @@ class ResultSink:
     Attributes:
         room: As given.
         window: As given.
-        permits: One for each item that may be read from the source, if there is a window.
     """
 
     def __init__(self, room: float, window: int | None) -> None:
         self.room = room
         self.window = window
-        self.permits = None if window is None else Semaphore(window, fast_acquire=True)
         self._ready: deque[PipelineResult] = deque()
-        # How many were taken so far.
+        # How many were taken so far, and how many items let into the window.
         self._taken = 0
+        self._entered = 0
         # For each who waits for room: the number of the last result that he made ready, from 1, and
         # what wakes him once no more up to that one are left than there is room for.
         self._bringers: deque[tuple[int, Event]] = deque()
         # By sequence number, what came before its turn: never more than the window.
         self._early: dict[int, PipelineResult] = {}
         self._next = 0
-        # Set for those who wait for a result, if anybody does.
+        # Set for those who wait for a result, or for a place in the window, if anybody does.
         self._arrived: Event | None = None
+        self._left: Event | None = None
+
+    def enter(self) -> bool:
+        """Let one more item into the window, if there is a place; say whether there was."""
+        assert self.window is not None
+        if self._entered - self._taken >= self.window:
+            return False
+        self._entered += 1
+        return True
+
+    async def wait_to_enter(self) -> None:
+        """Let one more item into the window as soon as there is a place."""
+        while not self.enter():
+            if self._left is None:
+                self._left = Event()
+            await self._left.wait()
 
     def put(self, result: PipelineResult) -> Awaitable[None] | None:
         """
@@ -81,8 +96,9 @@ class ResultSink:
         if self._bringers and self._bringers[0][0] - self._taken <= self.room:
             _, freed = self._bringers.popleft()
             freed.set()
-        if self.permits is not None:
-            self.permits.release()
+        if self._left is not None:
+            self._left.set()
+            self._left = None
         return self._ready.popleft()
 
     async def wait(self) -> None:

@@ -155,7 +155,7 @@ def send_a_retry_twice(patch: Patch) -> None:
 
 
 def read_one_item_more_than_the_window(patch: Patch) -> None:
-    edit(patch, ResultSink.__init__, {"Semaphore(window,": "Semaphore(window + 1,"})
+    edit(patch, ResultSink.enter, {">= self.window": "> self.window"})
 
 
 def settle_twice(patch: Patch) -> None:
@@ -168,7 +168,7 @@ def never_settle_what_was_skipped(patch: Patch) -> None:
 
 
 def leave_a_gap_in_the_order_for_what_failed(patch: Patch) -> None:
-    edit(patch, _flow._fail, {"sink is not None:": "sink is not None and not pool.sink.permits:"})
+    edit(patch, _flow._fail, {"sink is not None:": "sink is not None and not pool.sink.window:"})
 
 
 def send_the_ticket_before_the_record_stands_in_line(patch: Patch) -> None:
