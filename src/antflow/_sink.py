@@ -42,8 +42,9 @@ class ResultSink:
         # By sequence number, what came before its turn: never more than the window.
         self._early: dict[int, PipelineResult] = {}
         self._next = 0
-        # Set for those who wait for a result, or for a place in the window, if anybody does.
+        # Set for those who wait for a result, if anybody does.
         self._arrived: Event | None = None
+        # Set for the one who waits for a place in the window, if he does.
         self._left: Event | None = None
 
     def enter(self) -> bool:
@@ -55,10 +56,13 @@ class ResultSink:
         return True
 
     async def wait_to_enter(self) -> None:
-        """Let one more item into the window as soon as there is a place."""
+        """
+        Let one more item into the window as soon as there is a place.
+
+        One may wait at a time: a stream has one source.
+        """
         while not self.enter():
-            if self._left is None:
-                self._left = Event()
+            self._left = Event()
             await self._left.wait()
 
     def put(self, result: PipelineResult) -> Awaitable[None] | None:
