@@ -38,8 +38,7 @@ class Feeder:
         source: Read lazily; closed at the end if it is a generator.
         pool: The stage.
         priority: Goes with each item.
-        ordered: If given, where the results go, in whose window there must be a place for an item
-            before it is read.
+        sink: If given, there must be a place in its window for an item before it is read.
         start: Starts a task of the run.
 
     Attributes:
@@ -53,7 +52,7 @@ class Feeder:
     source: Iterable[Any] | AsyncIterable[Any]
     pool: Pool
     priority: float
-    ordered: ResultSink | None
+    sink: ResultSink | None
     start: Callable[..., None]
     admitted: int = field(default=0, init=False)
     error: BaseException | None = field(default=None, init=False)
@@ -75,7 +74,7 @@ class Feeder:
             self.priority != DEFAULT_PRIORITY
             or self.pool.stage_state is not self.pool.state.stages[0]
         )
-        self._is_free = self.ordered is None
+        self._is_free = self.sink is None
 
     async def run(self) -> None:
         """Read the source to its end, or until `stop()`."""
@@ -174,7 +173,7 @@ class Feeder:
 
     def _may_go_on(self) -> bool:
         """Take a place for the next item, if there is one and it is to be read."""
-        return not self._stopped and self.ordered is not None and self.ordered.enter()
+        return not self._stopped and self.sink is not None and self.sink.enter()
 
     async def _get_ready(self, pending: Awaitable[None] | None) -> bool:
         """Wait for what must be waited for until the next item is read; say whether to stop."""
@@ -190,8 +189,8 @@ class Feeder:
             self._sending = False
         if self.admitted and not self.admitted % ITEMS_PER_TURN:
             await checkpoint()
-        if self.ordered is not None and not self._stopped:
-            await self.ordered.wait_to_enter()
+        if self.sink is not None and not self._stopped:
+            await self.sink.wait_to_enter()
         return self._stopped
 
     async def _send_last(self, pending: Awaitable[None]) -> None:

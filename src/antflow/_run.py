@@ -225,8 +225,8 @@ class Run:
         if priority != DEFAULT_PRIORITY:
             for pool in self._pools:
                 pool.use_priorities()
-        ordered = None if self.sink is None or self.sink.window is None else self.sink
-        feeder = Feeder(source, self._pools[target], priority, ordered, self._start)
+        sink = None if self.sink is None or self.sink.window is None else self.sink
+        feeder = Feeder(source, self._pools[target], priority, sink, self._start)
         self._feeders.add(feeder)
         # The source belongs to the caller: it sees the context of its own.
         self._group.create_task(self._run_feeder(feeder), context=self._context_inside())
