@@ -10,7 +10,7 @@ from attrs import define, field
 
 from ._callables import handler_name, is_awaitable
 from ._cancellation import is_failure_of_item
-from ._events import StatusEvent, TaskEvent
+from ._model.events import StatusEvent, TaskEvent
 
 logger = logging.getLogger("antflow")
 

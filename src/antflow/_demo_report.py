@@ -14,8 +14,8 @@ from typing import TextIO
 
 import anyio
 
-from ._events import StatusEvent
-from ._items import Results
+from ._model.events import StatusEvent
+from ._model.items import Results
 from ._pipeline import Pipeline
 
 

@@ -9,8 +9,8 @@ from typing import Any, Protocol
 from anyio import CapacityLimiter, create_memory_object_stream
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
-from ._items import Record
 from ._line import Line, Ticket
+from ._model.items import Record
 from ._stage import Stage
 
 

@@ -20,7 +20,7 @@ from anyio.lowlevel import checkpoint
 from attrs import define, field
 
 from ._cancellation import is_failure_of_item
-from ._items import DEFAULT_PRIORITY, Record
+from ._model.items import DEFAULT_PRIORITY, Record
 from ._pool import ITEMS_PER_TURN, Pool
 from ._sink import ResultSink
 from ._telling import publish

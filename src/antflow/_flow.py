@@ -12,9 +12,9 @@ from attrs import evolve
 from ._backend_hints import add_backend_hint
 from ._cancellation import is_failure_of_item
 from ._context import present_context, reset
-from ._errors import describe_error
-from ._events import Status
-from ._items import FailedItem, Record
+from ._model.errors import describe_error
+from ._model.events import Status
+from ._model.items import FailedItem, Record
 from ._pool import ITEMS_PER_TURN, Pool
 from ._task_runner import SKIPPED, Failure
 from ._telling import publish, tell

@@ -11,9 +11,9 @@ from typing import Any
 from anyio.abc import TaskGroup
 
 from ._checks import check_number
-from ._errors import PipelineError
 from ._host import hosting
-from ._items import DEFAULT_PRIORITY
+from ._model.errors import PipelineError
+from ._model.items import DEFAULT_PRIORITY
 from ._observable import Observable
 from ._run import Run
 from ._source import check_items, check_target

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from ._items import FailedItem, Results
+from ._model.items import FailedItem, Results
+from ._model.snapshots import (
+    DashboardSnapshot,
+    ErrorSummary,
+    PipelineStats,
+    WorkerMetrics,
+    WorkerState,
+)
 from ._state import RunState
-from ._stats import DashboardSnapshot, ErrorSummary, PipelineStats, WorkerMetrics, WorkerState
 
 
 class Observable:

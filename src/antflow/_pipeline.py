@@ -13,11 +13,11 @@ from ._bus import EventBus
 from ._cancellation import interrupts
 from ._checks import check_flag, check_number, check_whole, refuse
 from ._driver import make_guard
-from ._errors import PipelineError, TooManyFailuresError
 from ._hooks import hooks_of
 from ._host import hosting
-from ._items import DEFAULT_PRIORITY, Results
 from ._live import Block, PipelineRun
+from ._model.errors import PipelineError, TooManyFailuresError
+from ._model.items import DEFAULT_PRIORITY, Results
 from ._observable import Observable
 from ._pool import StageHooks
 from ._run import Run

@@ -13,8 +13,8 @@ from attrs import define, field, frozen
 
 from ._bus import EventBus, Subscription
 from ._entrance import Entrance, Places, PriorityEntrance
-from ._items import Record
 from ._line import Line, Ticket
+from ._model.items import Record
 from ._overtime import Overtime
 from ._sink import ResultSink
 from ._stage import Stage

@@ -12,7 +12,7 @@ from attrs import field, frozen
 
 from ._callables import handler_name, is_async
 from ._checks import check_number, check_takes, check_whole, refuse
-from ._errors import leaves, show
+from ._model.errors import leaves, show
 
 BackoffHook = Callable[[Exception], "bool | float | dt.timedelta"]
 

@@ -15,12 +15,12 @@ from ._bus import EventBus
 from ._cancellation import host_task, present_task
 from ._driver import Guard
 from ._entrance import open_entrance
-from ._errors import PipelineError
 from ._feeder import Feeder
 from ._flow import back_off, work
 from ._host import fatal_errors, raise_fatal
-from ._items import DEFAULT_PRIORITY
 from ._limits import TaskLimits
+from ._model.errors import PipelineError
+from ._model.items import DEFAULT_PRIORITY
 from ._overtime import Overtime
 from ._pool import Pool, StageHooks
 from ._sentry import Sentry

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from anyio import TASK_STATUS_IGNORED, open_signal_receiver, sleep_forever
 from anyio.abc import TaskStatus
 
-from ._errors import PipelineError
+from ._model.errors import PipelineError
 from ._run import Run
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)

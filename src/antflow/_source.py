@@ -6,8 +6,8 @@ import inspect
 from collections.abc import AsyncIterable, Iterable
 
 from ._checks import refuse
-from ._errors import PipelineError, show
-from ._items import Item
+from ._model.errors import PipelineError, show
+from ._model.items import Item
 from ._stage import Stage
 
 

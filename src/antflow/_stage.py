@@ -10,8 +10,8 @@ from attrs import field, frozen
 
 from ._callables import task_name
 from ._checks import check_callback, check_number, check_takes, check_whole, refuse
-from ._errors import StageValidationError
 from ._limits import check_limits
+from ._model.errors import StageValidationError
 from ._retry import RetryPolicy
 
 Task = Callable[..., Any]

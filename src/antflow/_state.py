@@ -11,10 +11,9 @@ from typing import Any
 from attrs import define, field, setters
 
 from ._callables import task_name
-from ._events import worker_name
-from ._items import FailedItem, Kept, PipelineResult, Record, Results, new_result
-from ._stage import Stage
-from ._stats import (
+from ._model.events import worker_name
+from ._model.items import FailedItem, Kept, PipelineResult, Record, Results, new_result
+from ._model.snapshots import (
     DashboardSnapshot,
     ErrorSummary,
     PipelineStats,
@@ -22,6 +21,7 @@ from ._stats import (
     WorkerMetrics,
     WorkerState,
 )
+from ._stage import Stage
 from ._worker import Worker
 
 

@@ -12,9 +12,9 @@ from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
 
 from ._background import start_in_background
-from ._errors import PipelineError
 from ._host import hosting
-from ._items import PipelineResult
+from ._model.errors import PipelineError
+from ._model.items import PipelineResult
 from ._observable import Observable
 from ._pool import ITEMS_PER_TURN
 from ._run import Run

@@ -14,9 +14,9 @@ from ._bus import EventBus, publish_to
 from ._callables import is_async, is_awaitable, task_name
 from ._cancellation import is_failure_of_item
 from ._driver import Guard, drive
-from ._events import TaskEvent, TaskEventType
-from ._items import Record
 from ._limits import TaskLimits, acquire_all, release_all
+from ._model.events import TaskEvent, TaskEventType
+from ._model.items import Record
 from ._retry import Retries
 from ._stage import Stage, Task
 from ._worker import Worker

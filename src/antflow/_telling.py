@@ -6,8 +6,8 @@ from collections.abc import Awaitable
 from typing import Any
 
 from ._bus import Subscription, publish_to
-from ._events import NewStatusEvent, Status, StatusEvent
-from ._items import FailedItem, Record
+from ._model.events import NewStatusEvent, Status, StatusEvent
+from ._model.items import FailedItem, Record
 from ._pool import Pool
 
 

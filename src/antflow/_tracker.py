@@ -9,10 +9,10 @@ from typing import Any, get_args
 from ._bus import EventBus, Subscription
 from ._callables import handler_name
 from ._checks import check_callback, check_whole
-from ._events import Status, StatusEvent, TaskEvent
-from ._items import FailedItem
 from ._limits import check_limits
-from ._stats import ErrorSummary
+from ._model.events import Status, StatusEvent, TaskEvent
+from ._model.items import FailedItem
+from ._model.snapshots import ErrorSummary
 
 Callback = Callable[..., Any]
 

@@ -26,8 +26,8 @@ import anyio
 from attrs import astuple, frozen
 
 from ._demo_report import Progress, RetryCounter, report
-from ._errors import leaves
-from ._items import Item
+from ._model.errors import leaves
+from ._model.items import Item
 from ._pipeline import Pipeline
 from ._retry import RetryPolicy
 from ._stage import Stage

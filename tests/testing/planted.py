@@ -21,8 +21,8 @@ from anyio.lowlevel import checkpoint
 from antflow import _flow
 from antflow._entrance import Places, PriorityEntrance
 from antflow._feeder import Feeder
-from antflow._items import Kept, Results
 from antflow._line import Line
+from antflow._model.items import Kept, Results
 from antflow._pool import Pool
 from antflow._run import Run
 from antflow._sink import ResultSink

@@ -7,9 +7,9 @@ from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
 from .._checks import refuse
-from .._errors import show
-from .._events import StatusEvent
-from .._items import FailedItem, PipelineResult, Results
+from .._model.errors import show
+from .._model.events import StatusEvent
+from .._model.items import FailedItem, PipelineResult, Results
 from ._broken import broken
 from ._entries import Opened, Read
 from ._keys import key_of

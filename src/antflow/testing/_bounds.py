@@ -8,8 +8,8 @@ from itertools import takewhile
 
 from attrs import define, field
 
-from .._errors import show
-from .._events import StatusEvent
+from .._model.errors import show
+from .._model.events import StatusEvent
 from ._broken import broken
 from ._entries import Ended, Opened, Read, Taken
 from ._keys import key_of

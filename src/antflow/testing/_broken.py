@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NoReturn
 
-from .._errors import show
+from .._model.errors import show
 from ._log import EventLog
 
 

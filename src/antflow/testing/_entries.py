@@ -7,9 +7,9 @@ from typing import Any
 
 from attrs import frozen
 
-from .._errors import show
-from .._events import StatusEvent, TaskEvent
-from .._items import DEFAULT_PRIORITY, PipelineResult
+from .._model.errors import show
+from .._model.events import StatusEvent, TaskEvent
+from .._model.items import DEFAULT_PRIORITY, PipelineResult
 from ._keys import key_of
 
 

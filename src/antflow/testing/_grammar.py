@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 
 from .._callables import task_name
-from .._events import StatusEvent, TaskEvent
+from .._model.events import StatusEvent, TaskEvent
 from .._stage import Stage
 from ._broken import broken
 from ._entries import words_of

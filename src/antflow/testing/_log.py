@@ -15,8 +15,8 @@ from typing import Any
 
 from .._bus import Subscription
 from .._checks import refuse
-from .._events import StatusEvent, TaskEvent
-from .._items import DEFAULT_PRIORITY, PipelineResult, Record
+from .._model.events import StatusEvent, TaskEvent
+from .._model.items import DEFAULT_PRIORITY, PipelineResult, Record
 from .._pipeline import Pipeline
 from .._source import check_items
 from .._stream import ResultStream

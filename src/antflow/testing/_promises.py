@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .._checks import check_flag, refuse
-from .._items import PipelineResult, Results
+from .._model.items import PipelineResult, Results
 from ._accounts import Accounts
 from ._bounds import check_bounds, check_first_in_first_out
 from ._grammar import check_grammar

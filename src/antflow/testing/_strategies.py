@@ -10,7 +10,7 @@ import anyio
 from attrs import evolve, field, frozen
 
 from .._checks import check_callback, check_whole
-from .._items import Item
+from .._model.items import Item
 from .._pipeline import Pipeline
 from .._retry import RetryPolicy
 from .._stage import Stage, Task

@@ -14,7 +14,7 @@ from anyio.lowlevel import RunVar
 
 from .._callables import is_async, is_awaitable, task_name
 from .._checks import check_number, check_takes, check_whole, refuse
-from .._errors import show
+from .._model.errors import show
 from .._stage import Task
 from ._keys import key_of
 

@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 from attrs import field, frozen
 
-from ._frozen import unlocked, with_own_metadata
-from ._items import FailedItem
+from .fast_frozen import unlocked, with_own_metadata
+from .items import FailedItem
 
 Status = Literal["queued", "in_progress", "completed", "failed", "retrying", "skipped"]
 TaskEventType = Literal["start", "complete", "retry", "fail"]

@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ._items import Results
+    from .items import Results
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup

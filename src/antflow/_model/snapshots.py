@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from attrs import frozen
 
-from ._items import FailedItem
+from .items import FailedItem
 
 
 @frozen

@@ -9,8 +9,8 @@ from typing import Any
 
 from attrs import field, frozen, validators
 
-from ._errors import TaskFailedError, show
-from ._frozen import unlocked, with_own_metadata
+from .errors import TaskFailedError, show
+from .fast_frozen import unlocked, with_own_metadata
 
 if sys.version_info < (3, 11):
     from exceptiongroup import ExceptionGroup
