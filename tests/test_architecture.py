@@ -27,9 +27,9 @@ FLOORS: dict[str, list[str]] = {
     "rules": [
         "_checks",
         "_callables",
-        "_cancellation",
-        "_context",
-        "_backend_hints",
+        "_backend.cancellation",
+        "_backend.context",
+        "_backend.hints",
         "_retry",
         "_limits",
         "_bus",
@@ -38,7 +38,7 @@ FLOORS: dict[str, list[str]] = {
     "plan": ["_stage", "_source"],
     "hands": ["_worker", "_driver", "_task_runner", "_state"],
     "path": ["_line", "_entrance", "_sink", "_overtime", "_pool", "_telling", "_feeder", "_flow"],
-    "life": ["_host", "_background", "_sentry", "_run"],
+    "life": ["_backend.task_groups", "_backend.background", "_backend.cancellation_watch", "_run"],
     "face": ["_observable", "_stream", "_live", "_signals", "_hooks", "_pipeline"],
     "outside": ["_demo_report", "demo", "__main__"],
 }
@@ -161,9 +161,9 @@ def test_only_the_allowed_packages_are_imported(module: str) -> None:
     if module == "_retry":
         allowed.add("stamina")
     if module in (
-        "_background",
-        "_cancellation",
-        "_sentry",
+        "_backend.background",
+        "_backend.cancellation",
+        "_backend.cancellation_watch",
         "__main__",
     ):  # a comment there proves the need
         allowed.add("asyncio")
@@ -177,7 +177,7 @@ def test_only_the_run_opens_a_task_group_that_carries_items() -> None:
         if floor_of(module) != "outside" and "create_task_group" in text_of(module)
     }
     # The host is beside: its one child is the run as a whole.
-    assert opening == {"_run", "_host"}
+    assert opening == {"_run", "_backend.task_groups"}
 
 
 @pytest.mark.parametrize("package", [antflow, antflow.testing])

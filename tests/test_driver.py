@@ -18,8 +18,8 @@ from anyio import CancelScope
 from anyio.lowlevel import checkpoint
 
 from antflow import Pipeline, PipelineError, Stage, StageValidationError, _driver
+from antflow._backend.cancellation_watch import Sentry
 from antflow._driver import Guard, drive
-from antflow._sentry import Sentry
 from antflow._worker import Worker
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from attrs import define, field
 
+from ._backend.cancellation import is_failure_of_item
 from ._callables import handler_name, is_awaitable
-from ._cancellation import is_failure_of_item
 from ._model.events import StatusEvent, TaskEvent
 
 logger = logging.getLogger("antflow")

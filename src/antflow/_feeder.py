@@ -19,7 +19,7 @@ from anyio import CancelScope, Event, WouldBlock
 from anyio.lowlevel import checkpoint
 from attrs import define, field
 
-from ._cancellation import is_failure_of_item
+from ._backend.cancellation import is_failure_of_item
 from ._model.items import DEFAULT_PRIORITY, Record
 from ._pool import ITEMS_PER_TURN, Pool
 from ._sink import ResultSink

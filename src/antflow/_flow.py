@@ -9,9 +9,9 @@ from typing import Any
 from anyio import EndOfStream, WouldBlock
 from attrs import evolve
 
-from ._backend_hints import add_backend_hint
-from ._cancellation import is_failure_of_item
-from ._context import present_context, reset
+from ._backend.cancellation import is_failure_of_item
+from ._backend.context import present_context, reset
+from ._backend.hints import add_backend_hint
 from ._model.errors import describe_error
 from ._model.events import Status
 from ._model.items import FailedItem, Record

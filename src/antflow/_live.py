@@ -10,8 +10,8 @@ from typing import Any
 
 from anyio.abc import TaskGroup
 
+from ._backend.task_groups import hosting
 from ._checks import check_number
-from ._host import hosting
 from ._model.errors import PipelineError
 from ._model.items import DEFAULT_PRIORITY
 from ._observable import Observable

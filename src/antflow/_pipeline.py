@@ -9,12 +9,12 @@ from typing import Any
 
 from attrs import define, field, setters
 
+from ._backend.cancellation import interrupts
+from ._backend.task_groups import hosting
 from ._bus import EventBus
-from ._cancellation import interrupts
 from ._checks import check_flag, check_number, check_whole, refuse
 from ._driver import make_guard
 from ._hooks import hooks_of
-from ._host import hosting
 from ._live import Block, PipelineRun
 from ._model.errors import PipelineError, TooManyFailuresError
 from ._model.items import DEFAULT_PRIORITY, Results

@@ -11,19 +11,19 @@ from typing import Any
 from anyio import CancelScope, Event, create_task_group
 from anyio.abc import TaskGroup
 
+from ._backend.cancellation import host_task, present_task
+from ._backend.cancellation_watch import Sentry
+from ._backend.task_groups import fatal_errors, raise_fatal
 from ._bus import EventBus
-from ._cancellation import host_task, present_task
 from ._driver import Guard
 from ._entrance import open_entrance
 from ._feeder import Feeder
 from ._flow import back_off, work
-from ._host import fatal_errors, raise_fatal
 from ._limits import TaskLimits
 from ._model.errors import PipelineError
 from ._model.items import DEFAULT_PRIORITY
 from ._overtime import Overtime
 from ._pool import Pool, StageHooks
-from ._sentry import Sentry
 from ._sink import ResultSink
 from ._stage import Stage
 from ._state import RunState

@@ -11,8 +11,8 @@ from anyio import CancelScope
 from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
 
-from ._background import start_in_background
-from ._host import hosting
+from ._backend.background import start_in_background
+from ._backend.task_groups import hosting
 from ._model.errors import PipelineError
 from ._model.items import PipelineResult
 from ._observable import Observable

@@ -10,9 +10,9 @@ from typing import Any
 from anyio import CapacityLimiter, Semaphore, current_time, move_on_after, to_thread
 from attrs import define, frozen
 
+from ._backend.cancellation import is_failure_of_item
 from ._bus import EventBus, publish_to
 from ._callables import is_async, is_awaitable, task_name
-from ._cancellation import is_failure_of_item
 from ._driver import Guard, drive
 from ._limits import TaskLimits, acquire_all, release_all
 from ._model.events import TaskEvent, TaskEventType

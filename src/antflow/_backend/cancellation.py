@@ -14,7 +14,7 @@ from typing import Any
 
 from anyio import current_effective_deadline, get_cancelled_exc_class
 
-from ._model.errors import leaves
+from .._model.errors import leaves
 
 
 def is_failure_of_item(error: BaseException) -> bool:

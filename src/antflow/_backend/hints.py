@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from anyio import get_cancelled_exc_class
 
-from ._model.errors import describe_error
+from .._model.errors import describe_error
 
 # What is raised when asyncio is used under trio, and the other way round.
 _SIGNS = {

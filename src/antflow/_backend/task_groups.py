@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from anyio import create_task_group, get_cancelled_exc_class
 from anyio.abc import TaskGroup
 
-from ._model.errors import leaves
+from .._model.errors import leaves
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup

@@ -6,7 +6,7 @@ import sys
 from contextvars import Context, copy_context
 from typing import Any
 
-from ._cancellation import present_task
+from .cancellation import present_task
 
 
 def present_context() -> Context | None:
