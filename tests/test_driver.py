@@ -17,7 +17,8 @@ import pytest
 from anyio import CancelScope
 from anyio.lowlevel import checkpoint
 
-from antflow import Pipeline, PipelineError, Stage, StageValidationError, _driver
+from antflow import Pipeline, PipelineError, Stage, StageValidationError
+from antflow import _driver
 from antflow._backend.cancellation_watch import Sentry
 from antflow._driver import Guard, drive
 from antflow._worker import Worker

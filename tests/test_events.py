@@ -156,7 +156,8 @@ class TestBus:
     async def test_no_event_is_built_that_nobody_hears(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from antflow import _flow, _task_runner
+        from antflow import _flow
+        from antflow import _task_runner
 
         def refuse(*args: Any) -> None:
             raise AssertionError("nobody hears this")

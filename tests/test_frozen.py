@@ -14,7 +14,8 @@ from typing import Any
 import attrs
 import pytest
 
-from antflow import Item, Pipeline, PipelineResult, Stage, StatusEvent, StatusTracker, _frozen
+from antflow import Item, Pipeline, PipelineResult, Stage, StatusEvent, StatusTracker
+from antflow._model import fast_frozen as _frozen
 
 SOURCES = [
     pytest.param(7, 0, {}, id="bare"),

@@ -651,7 +651,8 @@ class TestStatistics:
     async def test_a_worker_that_was_started_for_nothing_was_not_active(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from antflow import _flow, _worker
+        from antflow import _flow
+        from antflow import _worker
 
         now = 1.0
         for module, clock in (

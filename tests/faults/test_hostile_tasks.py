@@ -10,7 +10,8 @@ import pytest
 from anyio.lowlevel import checkpoint
 from hypothesis import strategies as st
 
-from antflow import Pipeline, Stage, _driver
+from antflow import Pipeline, Stage
+from antflow import _driver
 from antflow.testing import Decision, cancel, cancel_natively, explore
 from faults.kit import at_each_step, both, explored, no_task_left, row
 
