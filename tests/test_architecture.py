@@ -25,17 +25,17 @@ FLOORS: dict[str, list[str]] = {
         "_model.snapshots",
     ],
     "rules": [
-        "_checks",
-        "_callables",
+        "_definition.validation",
+        "_definition.callables",
         "_backend.cancellation",
         "_backend.context",
         "_backend.hints",
-        "_retry",
-        "_limits",
+        "_definition.retry_policy",
+        "_definition.limits",
         "_bus",
         "_tracker",
     ],
-    "plan": ["_stage", "_source"],
+    "plan": ["_definition.stage", "_definition.inputs"],
     "hands": ["_worker", "_driver", "_task_runner", "_state"],
     "path": ["_line", "_entrance", "_sink", "_overtime", "_pool", "_telling", "_feeder", "_flow"],
     "life": ["_backend.task_groups", "_backend.background", "_backend.cancellation_watch", "_run"],
@@ -158,7 +158,7 @@ def test_only_the_allowed_packages_are_imported(module: str) -> None:
     allowed = {"attrs", "exceptiongroup"}
     if floor_of(module) != "words":
         allowed.add("anyio")
-    if module == "_retry":
+    if module == "_definition.retry_policy":
         allowed.add("stamina")
     if module in (
         "_backend.background",

@@ -11,7 +11,7 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from antflow import Pipeline, RetryPolicy, Stage, StatusTracker
-from antflow._limits import TaskLimits, acquire_all, release_all
+from antflow._definition.limits import TaskLimits, acquire_all, release_all
 
 
 class Meter:

@@ -9,7 +9,7 @@ from typing import Any
 from attrs import define, field
 
 from ._backend.cancellation import is_failure_of_item
-from ._callables import handler_name, is_awaitable
+from ._definition.callables import handler_name, is_awaitable
 from ._model.events import StatusEvent, TaskEvent
 
 logger = logging.getLogger("antflow")

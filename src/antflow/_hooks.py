@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from ._bus import Subscription
-from ._callables import handler_name
+from ._definition.callables import handler_name
+from ._definition.stage import Callback, Stage
 from ._pool import StageHooks
-from ._stage import Callback, Stage
 from ._tracker import StatusTracker
 
 

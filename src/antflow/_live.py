@@ -11,12 +11,12 @@ from typing import Any
 from anyio.abc import TaskGroup
 
 from ._backend.task_groups import hosting
-from ._checks import check_number
+from ._definition.inputs import check_items, check_target
+from ._definition.validation import check_number
 from ._model.errors import PipelineError
 from ._model.items import DEFAULT_PRIORITY
 from ._observable import Observable
 from ._run import Run
-from ._source import check_items, check_target
 from ._state import RunState
 
 

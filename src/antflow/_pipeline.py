@@ -12,7 +12,9 @@ from attrs import define, field, setters
 from ._backend.cancellation import interrupts
 from ._backend.task_groups import hosting
 from ._bus import EventBus
-from ._checks import check_flag, check_number, check_whole, refuse
+from ._definition.inputs import check_items, check_target
+from ._definition.stage import Stage, check_stages
+from ._definition.validation import check_flag, check_number, check_whole, refuse
 from ._driver import make_guard
 from ._hooks import hooks_of
 from ._live import Block, PipelineRun
@@ -23,8 +25,6 @@ from ._pool import StageHooks
 from ._run import Run
 from ._signals import check_main_thread, heed_signals
 from ._sink import ResultSink
-from ._source import check_items, check_target
-from ._stage import Stage, check_stages
 from ._state import RunState
 from ._stream import ResultStream
 from ._tracker import StatusTracker

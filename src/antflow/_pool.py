@@ -12,12 +12,12 @@ from anyio.streams.memory import MemoryObjectReceiveStream
 from attrs import define, field, frozen
 
 from ._bus import EventBus, Subscription
+from ._definition.stage import Stage
 from ._entrance import Entrance, Places, PriorityEntrance
 from ._line import Line, Ticket
 from ._model.items import Record
 from ._overtime import Overtime
 from ._sink import ResultSink
-from ._stage import Stage
 from ._state import RunState, StageState
 from ._task_runner import Failure, TaskRunner
 from ._worker import Worker

@@ -15,17 +15,17 @@ from ._backend.cancellation import host_task, present_task
 from ._backend.cancellation_watch import Sentry
 from ._backend.task_groups import fatal_errors, raise_fatal
 from ._bus import EventBus
+from ._definition.limits import TaskLimits
+from ._definition.stage import Stage
 from ._driver import Guard
 from ._entrance import open_entrance
 from ._feeder import Feeder
 from ._flow import back_off, work
-from ._limits import TaskLimits
 from ._model.errors import PipelineError
 from ._model.items import DEFAULT_PRIORITY
 from ._overtime import Overtime
 from ._pool import Pool, StageHooks
 from ._sink import ResultSink
-from ._stage import Stage
 from ._state import RunState
 from ._task_runner import TaskRunner
 from ._worker import Worker

@@ -10,7 +10,8 @@ from typing import Any
 
 from attrs import define, field, setters
 
-from ._callables import task_name
+from ._definition.callables import task_name
+from ._definition.stage import Stage
 from ._model.events import worker_name
 from ._model.items import FailedItem, Kept, PipelineResult, Record, Results, new_result
 from ._model.snapshots import (
@@ -21,7 +22,6 @@ from ._model.snapshots import (
     WorkerMetrics,
     WorkerState,
 )
-from ._stage import Stage
 from ._worker import Worker
 
 

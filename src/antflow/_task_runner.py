@@ -12,13 +12,13 @@ from attrs import define, frozen
 
 from ._backend.cancellation import is_failure_of_item
 from ._bus import EventBus, publish_to
-from ._callables import is_async, is_awaitable, task_name
+from ._definition.callables import is_async, is_awaitable, task_name
+from ._definition.limits import TaskLimits, acquire_all, release_all
+from ._definition.retry_policy import Retries
+from ._definition.stage import Stage, Task
 from ._driver import Guard, drive
-from ._limits import TaskLimits, acquire_all, release_all
 from ._model.events import TaskEvent, TaskEventType
 from ._model.items import Record
-from ._retry import Retries
-from ._stage import Stage, Task
 from ._worker import Worker
 
 Call = Callable[[Any], Awaitable[Any]]

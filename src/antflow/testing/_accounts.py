@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
-from .._checks import refuse
+from .._definition.validation import refuse
 from .._model.errors import show
 from .._model.events import StatusEvent
 from .._model.items import FailedItem, PipelineResult, Results

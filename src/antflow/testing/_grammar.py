@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 
-from .._callables import task_name
+from .._definition.callables import task_name
+from .._definition.stage import Stage
 from .._model.events import StatusEvent, TaskEvent
-from .._stage import Stage
 from ._broken import broken
 from ._entries import words_of
 from ._keys import key_of

@@ -14,11 +14,11 @@ from types import TracebackType
 from typing import Any
 
 from .._bus import Subscription
-from .._checks import refuse
+from .._definition.inputs import check_items
+from .._definition.validation import refuse
 from .._model.events import StatusEvent, TaskEvent
 from .._model.items import DEFAULT_PRIORITY, PipelineResult, Record
 from .._pipeline import Pipeline
-from .._source import check_items
 from .._stream import ResultStream
 from ._entries import Ended, Entry, ItemEntry, Opened, Read, Taken, describe, key_of_entry
 from ._keys import key_of

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .._checks import check_flag, refuse
+from .._definition.validation import check_flag, refuse
 from .._model.items import PipelineResult, Results
 from ._accounts import Accounts
 from ._bounds import check_bounds, check_first_in_first_out

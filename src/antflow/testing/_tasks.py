@@ -12,10 +12,10 @@ from typing import Any, TypeVar
 import anyio
 from anyio.lowlevel import RunVar
 
-from .._callables import is_async, is_awaitable, task_name
-from .._checks import check_number, check_takes, check_whole, refuse
+from .._definition.callables import is_async, is_awaitable, task_name
+from .._definition.stage import Task
+from .._definition.validation import check_number, check_takes, check_whole, refuse
 from .._model.errors import show
-from .._stage import Task
 from ._keys import key_of
 
 T = TypeVar("T")

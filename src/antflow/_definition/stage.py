@@ -8,11 +8,11 @@ from typing import Any, Literal
 
 from attrs import field, frozen
 
-from ._callables import task_name
-from ._checks import check_callback, check_number, check_takes, check_whole, refuse
-from ._limits import check_limits
-from ._model.errors import StageValidationError
-from ._retry import RetryPolicy
+from .._model.errors import StageValidationError
+from .callables import task_name
+from .limits import check_limits
+from .retry_policy import RetryPolicy
+from .validation import check_callback, check_number, check_takes, check_whole, refuse
 
 Task = Callable[..., Any]
 Callback = Callable[..., Any]

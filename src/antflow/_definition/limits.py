@@ -7,8 +7,8 @@ from typing import Any
 
 from anyio import Semaphore, WouldBlock
 
-from ._callables import task_name
-from ._checks import check_whole, refuse
+from .callables import task_name
+from .validation import check_whole, refuse
 
 
 def check_limits(owner: str, limits: Any) -> None:

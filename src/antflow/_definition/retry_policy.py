@@ -10,9 +10,9 @@ from typing import Any, Literal
 import stamina
 from attrs import field, frozen
 
-from ._callables import handler_name, is_async
-from ._checks import check_number, check_takes, check_whole, refuse
-from ._model.errors import leaves, show
+from .._model.errors import leaves, show
+from .callables import handler_name, is_async
+from .validation import check_number, check_takes, check_whole, refuse
 
 BackoffHook = Callable[[Exception], "bool | float | dt.timedelta"]
 

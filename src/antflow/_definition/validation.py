@@ -6,7 +6,7 @@ import inspect
 import math
 from typing import Any, NoReturn
 
-from ._model.errors import StageValidationError, show
+from .._model.errors import StageValidationError, show
 
 
 def refuse(

@@ -5,10 +5,10 @@ from __future__ import annotations
 import inspect
 from collections.abc import AsyncIterable, Iterable
 
-from ._checks import refuse
-from ._model.errors import PipelineError, show
-from ._model.items import Item
-from ._stage import Stage
+from .._model.errors import PipelineError, show
+from .._model.items import Item
+from .stage import Stage
+from .validation import refuse
 
 
 def check_items(owner: str, items: object) -> None:
