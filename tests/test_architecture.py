@@ -36,10 +36,10 @@ FLOORS: dict[str, list[str]] = {
         "_tracker",
     ],
     "plan": ["_definition.stage", "_definition.inputs"],
-    "hands": ["_worker", "_driver", "_task_runner", "_state"],
+    "hands": ["_state.worker", "_driver", "_task_runner", "_state.run_state"],
     "path": ["_line", "_entrance", "_sink", "_overtime", "_pool", "_telling", "_feeder", "_flow"],
     "life": ["_backend.task_groups", "_backend.background", "_backend.cancellation_watch", "_run"],
-    "face": ["_observable", "_stream", "_live", "_signals", "_hooks", "_pipeline"],
+    "face": ["_state.inspection", "_stream", "_live", "_signals", "_hooks", "_pipeline"],
     "outside": ["_demo_report", "demo", "__main__"],
 }
 # The outbuilding for users who test: from the ground up, too. Nothing of the house imports it.

@@ -21,7 +21,7 @@ from antflow import Pipeline, PipelineError, Stage, StageValidationError
 from antflow import _driver
 from antflow._backend.cancellation_watch import Sentry
 from antflow._driver import Guard, drive
-from antflow._worker import Worker
+from antflow._state.worker import Worker
 
 
 async def same(value: Any) -> Any:

@@ -384,7 +384,7 @@ class TestResults:
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """As another thread does, or a handler of signals."""
-        from antflow import _state
+        from antflow._state import run_state as _state
 
         a = pipeline()
         inner: list[Results] = []
@@ -652,7 +652,7 @@ class TestStatistics:
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         from antflow import _flow
-        from antflow import _worker
+        from antflow._state import worker as _worker
 
         now = 1.0
         for module, clock in (

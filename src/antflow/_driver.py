@@ -12,7 +12,7 @@ from anyio import current_effective_deadline, current_time, get_cancelled_exc_cl
 from attrs import define, field
 
 from ._bus import logger
-from ._worker import Worker
+from ._state.worker import Worker
 
 
 def _cancellation_in(answer: Any) -> BaseException | None:

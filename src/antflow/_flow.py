@@ -16,9 +16,9 @@ from ._model.errors import describe_error
 from ._model.events import Status
 from ._model.items import FailedItem, Record
 from ._pool import ITEMS_PER_TURN, Pool
+from ._state.worker import Worker
 from ._task_runner import SKIPPED, Failure
 from ._telling import publish, tell
-from ._worker import Worker
 
 
 async def work(pool: Pool, worker: Worker) -> None:

@@ -20,12 +20,12 @@ from ._hooks import hooks_of
 from ._live import Block, PipelineRun
 from ._model.errors import PipelineError, TooManyFailuresError
 from ._model.items import DEFAULT_PRIORITY, Results
-from ._observable import Observable
 from ._pool import StageHooks
 from ._run import Run
 from ._signals import check_main_thread, heed_signals
 from ._sink import ResultSink
-from ._state import RunState
+from ._state.inspection import Observable
+from ._state.run_state import RunState
 from ._stream import ResultStream
 from ._tracker import StatusTracker
 

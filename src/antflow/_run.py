@@ -26,9 +26,9 @@ from ._model.items import DEFAULT_PRIORITY
 from ._overtime import Overtime
 from ._pool import Pool, StageHooks
 from ._sink import ResultSink
-from ._state import RunState
+from ._state.run_state import RunState
+from ._state.worker import Worker
 from ._task_runner import TaskRunner
-from ._worker import Worker
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup

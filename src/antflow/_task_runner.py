@@ -19,7 +19,7 @@ from ._definition.stage import Stage, Task
 from ._driver import Guard, drive
 from ._model.events import TaskEvent, TaskEventType
 from ._model.items import Record
-from ._worker import Worker
+from ._state.worker import Worker
 
 Call = Callable[[Any], Awaitable[Any]]
 

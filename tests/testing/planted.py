@@ -26,7 +26,7 @@ from antflow._model.items import Kept, Results
 from antflow._pool import Pool
 from antflow._run import Run
 from antflow._sink import ResultSink
-from antflow._state import RunState
+from antflow._state.run_state import RunState
 from antflow._stream import ResultStream
 from antflow._telling import publish
 

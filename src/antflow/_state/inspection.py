@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from ._model.items import FailedItem, Results
-from ._model.snapshots import (
+from .._model.items import FailedItem, Results
+from .._model.snapshots import (
     DashboardSnapshot,
     ErrorSummary,
     PipelineStats,
     WorkerMetrics,
     WorkerState,
 )
-from ._state import RunState
+from .run_state import RunState
 
 
 class Observable:

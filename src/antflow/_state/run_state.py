@@ -10,11 +10,11 @@ from typing import Any
 
 from attrs import define, field, setters
 
-from ._definition.callables import task_name
-from ._definition.stage import Stage
-from ._model.events import worker_name
-from ._model.items import FailedItem, Kept, PipelineResult, Record, Results, new_result
-from ._model.snapshots import (
+from .._definition.callables import task_name
+from .._definition.stage import Stage
+from .._model.events import worker_name
+from .._model.items import FailedItem, Kept, PipelineResult, Record, Results, new_result
+from .._model.snapshots import (
     DashboardSnapshot,
     ErrorSummary,
     PipelineStats,
@@ -22,7 +22,7 @@ from ._model.snapshots import (
     WorkerMetrics,
     WorkerState,
 )
-from ._worker import Worker
+from .worker import Worker
 
 
 @define(eq=False)

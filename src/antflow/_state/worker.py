@@ -6,9 +6,9 @@ from time import perf_counter, time
 
 from attrs import define, field
 
-from ._model.errors import show
-from ._model.items import Record
-from ._model.snapshots import WorkerMetrics, WorkerState
+from .._model.errors import show
+from .._model.items import Record
+from .._model.snapshots import WorkerMetrics, WorkerState
 
 
 @define(eq=False)
