@@ -20,10 +20,10 @@ from anyio.lowlevel import checkpoint
 from attrs import define, field
 
 from ._backend.cancellation import is_failure_of_item
+from ._events.publishing import publish
 from ._model.items import DEFAULT_PRIORITY, Record
 from ._pool import ITEMS_PER_TURN, Pool
 from ._sink import ResultSink
-from ._telling import publish
 
 
 @define(eq=False)

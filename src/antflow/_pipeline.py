@@ -11,12 +11,13 @@ from attrs import define, field, setters
 
 from ._backend.cancellation import interrupts
 from ._backend.task_groups import hosting
-from ._bus import EventBus
 from ._definition.inputs import check_items, check_target
 from ._definition.stage import Stage, check_stages
 from ._definition.validation import check_flag, check_number, check_whole, refuse
 from ._driver import make_guard
-from ._hooks import hooks_of
+from ._events.callbacks import hooks_of
+from ._events.event_bus import EventBus
+from ._events.status_tracker import StatusTracker
 from ._live import Block, PipelineRun
 from ._model.errors import PipelineError, TooManyFailuresError
 from ._model.items import DEFAULT_PRIORITY, Results
@@ -27,7 +28,6 @@ from ._sink import ResultSink
 from ._state.inspection import Observable
 from ._state.run_state import RunState
 from ._stream import ResultStream
-from ._tracker import StatusTracker
 
 
 def _check_collect_results(pipeline: Pipeline, attribute: Any, flag: object) -> None:

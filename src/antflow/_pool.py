@@ -11,9 +11,9 @@ from anyio.lowlevel import checkpoint
 from anyio.streams.memory import MemoryObjectReceiveStream
 from attrs import define, field, frozen
 
-from ._bus import EventBus, Subscription
 from ._definition.stage import Stage
 from ._entrance import Entrance, Places, PriorityEntrance
+from ._events.event_bus import EventBus, Subscription
 from ._line import Line, Ticket
 from ._model.items import Record
 from ._overtime import Overtime

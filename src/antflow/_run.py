@@ -14,11 +14,11 @@ from anyio.abc import TaskGroup
 from ._backend.cancellation import host_task, present_task
 from ._backend.cancellation_watch import Sentry
 from ._backend.task_groups import fatal_errors, raise_fatal
-from ._bus import EventBus
 from ._definition.limits import TaskLimits
 from ._definition.stage import Stage
 from ._driver import Guard
 from ._entrance import open_entrance
+from ._events.event_bus import EventBus
 from ._feeder import Feeder
 from ._flow import back_off, work
 from ._model.errors import PipelineError

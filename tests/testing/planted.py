@@ -28,7 +28,7 @@ from antflow._run import Run
 from antflow._sink import ResultSink
 from antflow._state.run_state import RunState
 from antflow._stream import ResultStream
-from antflow._telling import publish
+from antflow._events.publishing import publish
 
 Patch = pytest.MonkeyPatch
 

@@ -13,9 +13,9 @@ from collections.abc import (
 from types import TracebackType
 from typing import Any
 
-from .._bus import Subscription
 from .._definition.inputs import check_items
 from .._definition.validation import refuse
+from .._events.event_bus import Subscription
 from .._model.events import StatusEvent, TaskEvent
 from .._model.items import DEFAULT_PRIORITY, PipelineResult, Record
 from .._pipeline import Pipeline

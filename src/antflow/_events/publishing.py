@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from typing import Any
 
-from ._bus import Subscription, publish_to
-from ._model.events import NewStatusEvent, Status, StatusEvent
-from ._model.items import FailedItem, Record
-from ._pool import Pool
+from .._model.events import NewStatusEvent, Status, StatusEvent
+from .._model.items import FailedItem, Record
+from .._pool import Pool
+from .event_bus import Subscription, publish_to
 
 
 def publish(

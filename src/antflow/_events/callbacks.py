@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from ._bus import Subscription
-from ._definition.callables import handler_name
-from ._definition.stage import Callback, Stage
-from ._pool import StageHooks
-from ._tracker import StatusTracker
+from .._definition.callables import handler_name
+from .._definition.stage import Callback, Stage
+from .._pool import StageHooks
+from .event_bus import Subscription
+from .status_tracker import StatusTracker
 
 
 def hooks_of(stages: tuple[Stage, ...], tracker: StatusTracker | None) -> tuple[StageHooks, ...]:

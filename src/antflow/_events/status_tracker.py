@@ -6,13 +6,13 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, get_args
 
-from ._bus import EventBus, Subscription
-from ._definition.callables import handler_name
-from ._definition.limits import check_limits
-from ._definition.validation import check_callback, check_whole
-from ._model.events import Status, StatusEvent, TaskEvent
-from ._model.items import FailedItem
-from ._model.snapshots import ErrorSummary
+from .._definition.callables import handler_name
+from .._definition.limits import check_limits
+from .._definition.validation import check_callback, check_whole
+from .._model.events import Status, StatusEvent, TaskEvent
+from .._model.items import FailedItem
+from .._model.snapshots import ErrorSummary
+from .event_bus import EventBus, Subscription
 
 Callback = Callable[..., Any]
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from attrs import define, field
 
-from ._backend.cancellation import is_failure_of_item
-from ._definition.callables import handler_name, is_awaitable
-from ._model.events import StatusEvent, TaskEvent
+from .._backend.cancellation import is_failure_of_item
+from .._definition.callables import handler_name, is_awaitable
+from .._model.events import StatusEvent, TaskEvent
 
 logger = logging.getLogger("antflow")
 
