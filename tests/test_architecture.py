@@ -36,7 +36,7 @@ FLOORS: dict[str, list[str]] = {
         "_events.status_tracker",
     ],
     "plan": ["_definition.stage", "_definition.inputs"],
-    "hands": ["_state.worker", "_driver", "_task_runner", "_state.run_state"],
+    "hands": ["_state.worker", "_tasks.watchdog", "_tasks.task_runner", "_state.run_state"],
     "path": [
         "_line",
         "_entrance",

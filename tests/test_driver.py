@@ -18,9 +18,9 @@ from anyio import CancelScope
 from anyio.lowlevel import checkpoint
 
 from antflow import Pipeline, PipelineError, Stage, StageValidationError
-from antflow import _driver
+from antflow._tasks import watchdog as _driver
 from antflow._backend.cancellation_watch import Sentry
-from antflow._driver import Guard, drive
+from antflow._tasks.watchdog import Guard, drive
 from antflow._state.worker import Worker
 
 

@@ -157,7 +157,7 @@ class TestBus:
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         from antflow import _flow
-        from antflow import _task_runner
+        from antflow._tasks import task_runner as _task_runner
 
         def refuse(*args: Any) -> None:
             raise AssertionError("nobody hears this")

@@ -18,7 +18,7 @@ from ._model.events import Status
 from ._model.items import FailedItem, Record
 from ._pool import ITEMS_PER_TURN, Pool
 from ._state.worker import Worker
-from ._task_runner import SKIPPED, Failure
+from ._tasks.task_runner import SKIPPED, Failure
 
 
 async def work(pool: Pool, worker: Worker) -> None:

@@ -14,7 +14,6 @@ from ._backend.task_groups import hosting
 from ._definition.inputs import check_items, check_target
 from ._definition.stage import Stage, check_stages
 from ._definition.validation import check_flag, check_number, check_whole, refuse
-from ._driver import make_guard
 from ._events.callbacks import hooks_of
 from ._events.event_bus import EventBus
 from ._events.status_tracker import StatusTracker
@@ -28,6 +27,7 @@ from ._sink import ResultSink
 from ._state.inspection import Observable
 from ._state.run_state import RunState
 from ._stream import ResultStream
+from ._tasks.watchdog import make_guard
 
 
 def _check_collect_results(pipeline: Pipeline, attribute: Any, flag: object) -> None:

@@ -20,7 +20,7 @@ from ._overtime import Overtime
 from ._sink import ResultSink
 from ._state.run_state import RunState, StageState
 from ._state.worker import Worker
-from ._task_runner import Failure, TaskRunner
+from ._tasks.task_runner import Failure, TaskRunner
 
 # After so many items from one queue, others have a turn. That takes as long as an item or two; the
 # price is that tasks which never await hold up the rest for so many.

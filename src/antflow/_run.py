@@ -16,7 +16,6 @@ from ._backend.cancellation_watch import Sentry
 from ._backend.task_groups import fatal_errors, raise_fatal
 from ._definition.limits import TaskLimits
 from ._definition.stage import Stage
-from ._driver import Guard
 from ._entrance import open_entrance
 from ._events.event_bus import EventBus
 from ._feeder import Feeder
@@ -28,7 +27,8 @@ from ._pool import Pool, StageHooks
 from ._sink import ResultSink
 from ._state.run_state import RunState
 from ._state.worker import Worker
-from ._task_runner import TaskRunner
+from ._tasks.task_runner import TaskRunner
+from ._tasks.watchdog import Guard
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup

@@ -11,7 +11,7 @@ from anyio.lowlevel import checkpoint
 from hypothesis import strategies as st
 
 from antflow import Pipeline, Stage
-from antflow import _driver
+from antflow._tasks import watchdog as _driver
 from antflow.testing import Decision, cancel, cancel_natively, explore
 from faults.kit import at_each_step, both, explored, no_task_left, row
 

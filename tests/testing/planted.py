@@ -205,7 +205,7 @@ def take_an_earlier_quiet_for_this_one(patch: Patch) -> None:
 
 
 def take_a_cancellation_for_a_failure(patch: Patch) -> None:
-    patch.setattr("antflow._task_runner.is_failure_of_item", lambda error: True)
+    patch.setattr("antflow._tasks.task_runner.is_failure_of_item", lambda error: True)
     patch.setattr("antflow._flow.is_failure_of_item", lambda error: True)
 
 

@@ -10,16 +10,16 @@ from typing import Any
 from anyio import CapacityLimiter, Semaphore, current_time, move_on_after, to_thread
 from attrs import define, frozen
 
-from ._backend.cancellation import is_failure_of_item
-from ._definition.callables import is_async, is_awaitable, task_name
-from ._definition.limits import TaskLimits, acquire_all, release_all
-from ._definition.retry_policy import Retries
-from ._definition.stage import Stage, Task
-from ._driver import Guard, drive
-from ._events.event_bus import EventBus, publish_to
-from ._model.events import TaskEvent, TaskEventType
-from ._model.items import Record
-from ._state.worker import Worker
+from .._backend.cancellation import is_failure_of_item
+from .._definition.callables import is_async, is_awaitable, task_name
+from .._definition.limits import TaskLimits, acquire_all, release_all
+from .._definition.retry_policy import Retries
+from .._definition.stage import Stage, Task
+from .._events.event_bus import EventBus, publish_to
+from .._model.events import TaskEvent, TaskEventType
+from .._model.items import Record
+from .._state.worker import Worker
+from .watchdog import Guard, drive
 
 Call = Callable[[Any], Awaitable[Any]]
 

@@ -11,8 +11,8 @@ from typing import Any
 from anyio import current_effective_deadline, current_time, get_cancelled_exc_class
 from attrs import define, field
 
-from ._events.event_bus import logger
-from ._state.worker import Worker
+from .._events.event_bus import logger
+from .._state.worker import Worker
 
 
 def _cancellation_in(answer: Any) -> BaseException | None:
