@@ -355,7 +355,7 @@ def test_p9_a_bad_definition_fails_when_it_is_built() -> None:
 @pytest.mark.virtual_time
 async def test_p10_idle_workers_do_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """While one item takes an hour, no timer is set and no worker wakes."""
-    from antflow import _flow
+    from antflow._workers import worker_loop as _flow
 
     wakes = 0
     wait_for_item = _flow._wait_for_item

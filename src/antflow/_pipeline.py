@@ -20,14 +20,14 @@ from ._events.status_tracker import StatusTracker
 from ._live import Block, PipelineRun
 from ._model.errors import PipelineError, TooManyFailuresError
 from ._model.items import DEFAULT_PRIORITY, Results
-from ._pool import StageHooks
 from ._run import Run
 from ._signals import check_main_thread, heed_signals
-from ._sink import ResultSink
 from ._state.inspection import Observable
 from ._state.run_state import RunState
 from ._stream import ResultStream
 from ._tasks.watchdog import make_guard
+from ._workers.pool import StageHooks
+from ._workers.result_sink import ResultSink
 
 
 def _check_collect_results(pipeline: Pipeline, attribute: Any, flag: object) -> None:

@@ -18,14 +18,14 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-from antflow import _flow
-from antflow._entrance import Places, PriorityEntrance
+from antflow._workers import worker_loop as _flow
+from antflow._workers.queues import Places, PriorityEntrance
 from antflow._feeder import Feeder
-from antflow._line import Line
+from antflow._workers.priority_heap import Line
 from antflow._model.items import Kept, Results
-from antflow._pool import Pool
+from antflow._workers.pool import Pool
 from antflow._run import Run
-from antflow._sink import ResultSink
+from antflow._workers.result_sink import ResultSink
 from antflow._state.run_state import RunState
 from antflow._stream import ResultStream
 from antflow._events.publishing import publish
@@ -118,7 +118,7 @@ def forget_the_bounds(patch: Patch) -> None:
         def __class_getitem__(cls, kind: Any) -> Any:
             return unbounded
 
-    patch.setattr("antflow._entrance.create_memory_object_stream", Streams)
+    patch.setattr("antflow._workers.queues.create_memory_object_stream", Streams)
 
 
 def give_one_more_place_for_each_retry(patch: Patch) -> None:
@@ -191,7 +191,7 @@ def lose_what_a_cancelled_consumer_had_taken(patch: Patch) -> None:
 
 
 def sleep_through_the_wake_up(patch: Patch) -> None:
-    patch.setattr("antflow._sink.checkpoint", checkpoint, raising=False)
+    patch.setattr("antflow._workers.result_sink.checkpoint", checkpoint, raising=False)
     right = "if self._arrived is None:"
     edit(patch, ResultSink.wait, {right: f"await checkpoint()\n    {right}"})
 
@@ -206,7 +206,7 @@ def take_an_earlier_quiet_for_this_one(patch: Patch) -> None:
 
 def take_a_cancellation_for_a_failure(patch: Patch) -> None:
     patch.setattr("antflow._tasks.task_runner.is_failure_of_item", lambda error: True)
-    patch.setattr("antflow._flow.is_failure_of_item", lambda error: True)
+    patch.setattr("antflow._workers.worker_loop.is_failure_of_item", lambda error: True)
 
 
 def end_a_run_that_is_quiet_for_a_moment(patch: Patch) -> None:

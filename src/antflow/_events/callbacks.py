@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .._definition.callables import handler_name
 from .._definition.stage import Callback, Stage
-from .._pool import StageHooks
+from .._workers.pool import StageHooks
 from .event_bus import Subscription
 from .status_tracker import StatusTracker
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from .._model.events import NewStatusEvent, Status, StatusEvent
 from .._model.items import FailedItem, Record
-from .._pool import Pool
+from .._workers.pool import Pool
 from .event_bus import Subscription, publish_to
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from anyio import Event, move_on_after
 
-from ._events.event_bus import logger
-from ._state.worker import Worker
+from .._events.event_bus import logger
+from .._state.worker import Worker
 
 # After so many seconds a cancelled run says whom it waits for.
 PATIENCE = 10

@@ -9,16 +9,16 @@ from typing import Any
 from anyio import EndOfStream, WouldBlock
 from attrs import evolve
 
-from ._backend.cancellation import is_failure_of_item
-from ._backend.context import present_context, reset
-from ._backend.hints import add_backend_hint
-from ._events.publishing import publish, tell
-from ._model.errors import describe_error
-from ._model.events import Status
-from ._model.items import FailedItem, Record
-from ._pool import ITEMS_PER_TURN, Pool
-from ._state.worker import Worker
-from ._tasks.task_runner import SKIPPED, Failure
+from .._backend.cancellation import is_failure_of_item
+from .._backend.context import present_context, reset
+from .._backend.hints import add_backend_hint
+from .._events.publishing import publish, tell
+from .._model.errors import describe_error
+from .._model.events import Status
+from .._model.items import FailedItem, Record
+from .._state.worker import Worker
+from .._tasks.task_runner import SKIPPED, Failure
+from .pool import ITEMS_PER_TURN, Pool
 
 
 async def work(pool: Pool, worker: Worker) -> None:

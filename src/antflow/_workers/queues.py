@@ -9,9 +9,9 @@ from typing import Any, Protocol
 from anyio import CapacityLimiter, create_memory_object_stream
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
-from ._definition.stage import Stage
-from ._line import Line, Ticket
-from ._model.items import Record
+from .._definition.stage import Stage
+from .._model.items import Record
+from .priority_heap import Line, Ticket
 
 
 class Entrance(Protocol):

@@ -11,16 +11,16 @@ from anyio.lowlevel import checkpoint
 from anyio.streams.memory import MemoryObjectReceiveStream
 from attrs import define, field, frozen
 
-from ._definition.stage import Stage
-from ._entrance import Entrance, Places, PriorityEntrance
-from ._events.event_bus import EventBus, Subscription
-from ._line import Line, Ticket
-from ._model.items import Record
-from ._overtime import Overtime
-from ._sink import ResultSink
-from ._state.run_state import RunState, StageState
-from ._state.worker import Worker
-from ._tasks.task_runner import Failure, TaskRunner
+from .._definition.stage import Stage
+from .._events.event_bus import EventBus, Subscription
+from .._model.items import Record
+from .._state.run_state import RunState, StageState
+from .._state.worker import Worker
+from .._tasks.task_runner import Failure, TaskRunner
+from .priority_heap import Line, Ticket
+from .queues import Entrance, Places, PriorityEntrance
+from .result_sink import ResultSink
+from .stragglers import Overtime
 
 # After so many items from one queue, others have a turn. That takes as long as an item or two; the
 # price is that tasks which never await hold up the rest for so many.

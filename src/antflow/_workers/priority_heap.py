@@ -7,7 +7,7 @@ import sys
 from itertools import count
 from typing import Any
 
-from ._model.items import Record
+from .._model.items import Record
 
 
 class Ticket:

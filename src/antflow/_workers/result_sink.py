@@ -7,7 +7,7 @@ from collections.abc import Awaitable
 
 from anyio import Event
 
-from ._model.items import PipelineResult
+from .._model.items import PipelineResult
 
 
 class ResultSink:
