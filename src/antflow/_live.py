@@ -15,7 +15,7 @@ from ._definition.inputs import check_items, check_target
 from ._definition.validation import check_number
 from ._model.errors import PipelineError
 from ._model.items import DEFAULT_PRIORITY
-from ._run import Run
+from ._run.run import Run
 from ._state.inspection import Observable
 from ._state.run_state import RunState
 

@@ -20,8 +20,8 @@ from ._events.status_tracker import StatusTracker
 from ._live import Block, PipelineRun
 from ._model.errors import PipelineError, TooManyFailuresError
 from ._model.items import DEFAULT_PRIORITY, Results
-from ._run import Run
-from ._signals import check_main_thread, heed_signals
+from ._run.run import Run
+from ._run.signals import check_main_thread, heed_signals
 from ._state.inspection import Observable
 from ._state.run_state import RunState
 from ._stream import ResultStream

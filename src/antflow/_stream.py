@@ -15,7 +15,7 @@ from ._backend.background import start_in_background
 from ._backend.task_groups import hosting
 from ._model.errors import PipelineError
 from ._model.items import PipelineResult
-from ._run import Run
+from ._run.run import Run
 from ._state.inspection import Observable
 from ._state.run_state import RunState
 from ._workers.pool import ITEMS_PER_TURN

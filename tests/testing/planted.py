@@ -20,11 +20,11 @@ from anyio.lowlevel import checkpoint
 
 from antflow._workers import worker_loop as _flow
 from antflow._workers.queues import Places, PriorityEntrance
-from antflow._feeder import Feeder
+from antflow._run.feeder import Feeder
 from antflow._workers.priority_heap import Line
 from antflow._model.items import Kept, Results
 from antflow._workers.pool import Pool
-from antflow._run import Run
+from antflow._run.run import Run
 from antflow._workers.result_sink import ResultSink
 from antflow._state.run_state import RunState
 from antflow._stream import ResultStream
@@ -88,7 +88,7 @@ def publish_after_sending(patch: Patch) -> None:
         "pool.entrance.send_nowait(record)": "raise WouldBlock",
         "pool.entrance.send(record)": "send_and_announce(record, pool)",
     }
-    patch.setattr("antflow._feeder.send_and_announce", send_and_announce, raising=False)
+    patch.setattr("antflow._run.feeder.send_and_announce", send_and_announce, raising=False)
     edit(patch, Feeder._admit, changes)
 
 

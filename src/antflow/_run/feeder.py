@@ -19,11 +19,11 @@ from anyio import CancelScope, Event, WouldBlock
 from anyio.lowlevel import checkpoint
 from attrs import define, field
 
-from ._backend.cancellation import is_failure_of_item
-from ._events.publishing import publish
-from ._model.items import DEFAULT_PRIORITY, Record
-from ._workers.pool import ITEMS_PER_TURN, Pool
-from ._workers.result_sink import ResultSink
+from .._backend.cancellation import is_failure_of_item
+from .._events.publishing import publish
+from .._model.items import DEFAULT_PRIORITY, Record
+from .._workers.pool import ITEMS_PER_TURN, Pool
+from .._workers.result_sink import ResultSink
 
 
 @define(eq=False)

@@ -11,24 +11,24 @@ from typing import Any
 from anyio import CancelScope, Event, create_task_group
 from anyio.abc import TaskGroup
 
-from ._backend.cancellation import host_task, present_task
-from ._backend.cancellation_watch import Sentry
-from ._backend.task_groups import fatal_errors, raise_fatal
-from ._definition.limits import TaskLimits
-from ._definition.stage import Stage
-from ._events.event_bus import EventBus
-from ._feeder import Feeder
-from ._model.errors import PipelineError
-from ._model.items import DEFAULT_PRIORITY
-from ._state.run_state import RunState
-from ._state.worker import Worker
-from ._tasks.task_runner import TaskRunner
-from ._tasks.watchdog import Guard
-from ._workers.pool import Pool, StageHooks
-from ._workers.queues import open_entrance
-from ._workers.result_sink import ResultSink
-from ._workers.stragglers import Overtime
-from ._workers.worker_loop import back_off, work
+from .._backend.cancellation import host_task, present_task
+from .._backend.cancellation_watch import Sentry
+from .._backend.task_groups import fatal_errors, raise_fatal
+from .._definition.limits import TaskLimits
+from .._definition.stage import Stage
+from .._events.event_bus import EventBus
+from .._model.errors import PipelineError
+from .._model.items import DEFAULT_PRIORITY
+from .._state.run_state import RunState
+from .._state.worker import Worker
+from .._tasks.task_runner import TaskRunner
+from .._tasks.watchdog import Guard
+from .._workers.pool import Pool, StageHooks
+from .._workers.queues import open_entrance
+from .._workers.result_sink import ResultSink
+from .._workers.stragglers import Overtime
+from .._workers.worker_loop import back_off, work
+from .feeder import Feeder
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from anyio import TASK_STATUS_IGNORED, open_signal_receiver, sleep_forever
 from anyio.abc import TaskStatus
 
-from ._model.errors import PipelineError
-from ._run import Run
+from .._model.errors import PipelineError
+from .run import Run
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
