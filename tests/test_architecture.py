@@ -55,11 +55,11 @@ FLOORS: dict[str, list[str]] = {
     ],
     "face": [
         "_state.inspection",
-        "_stream",
-        "_live",
+        "_api.result_stream",
+        "_api.live_run",
         "_run.signals",
         "_events.callbacks",
-        "_pipeline",
+        "_api.pipeline",
     ],
     "outside": ["_demo_report", "demo", "__main__"],
 }

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from ._api.live_run import PipelineRun as PipelineRun
+from ._api.pipeline import Pipeline as Pipeline
+from ._api.result_stream import ResultStream as ResultStream
 from ._definition.retry_policy import RetryPolicy as RetryPolicy
 from ._definition.stage import Stage as Stage
 from ._events.event_bus import EventBus as EventBus
 from ._events.event_bus import Subscription as Subscription
 from ._events.status_tracker import StatusTracker as StatusTracker
-from ._live import PipelineRun as PipelineRun
 from ._model.errors import AntFlowError as AntFlowError
 from ._model.errors import PipelineError as PipelineError
 from ._model.errors import StageValidationError as StageValidationError
@@ -25,8 +27,6 @@ from ._model.snapshots import PipelineStats as PipelineStats
 from ._model.snapshots import StageStats as StageStats
 from ._model.snapshots import WorkerMetrics as WorkerMetrics
 from ._model.snapshots import WorkerState as WorkerState
-from ._pipeline import Pipeline as Pipeline
-from ._stream import ResultStream as ResultStream
 
 __all__ = [
     "AntFlowError",

@@ -27,7 +27,7 @@ from antflow._workers.pool import Pool
 from antflow._run.run import Run
 from antflow._workers.result_sink import ResultSink
 from antflow._state.run_state import RunState
-from antflow._stream import ResultStream
+from antflow._api.result_stream import ResultStream
 from antflow._events.publishing import publish
 
 Patch = pytest.MonkeyPatch

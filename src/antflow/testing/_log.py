@@ -13,13 +13,13 @@ from collections.abc import (
 from types import TracebackType
 from typing import Any
 
+from .._api.pipeline import Pipeline
+from .._api.result_stream import ResultStream
 from .._definition.inputs import check_items
 from .._definition.validation import refuse
 from .._events.event_bus import Subscription
 from .._model.events import StatusEvent, TaskEvent
 from .._model.items import DEFAULT_PRIORITY, PipelineResult, Record
-from .._pipeline import Pipeline
-from .._stream import ResultStream
 from ._entries import Ended, Entry, ItemEntry, Opened, Read, Taken, describe, key_of_entry
 from ._keys import key_of
 

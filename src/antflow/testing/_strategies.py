@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import anyio
 from attrs import evolve, field, frozen
 
+from .._api.pipeline import Pipeline
 from .._definition.retry_policy import RetryPolicy
 from .._definition.stage import Stage, Task
 from .._definition.validation import check_callback, check_whole
 from .._model.items import Item
-from .._pipeline import Pipeline
 from ._tasks import flaky, slow
 
 if TYPE_CHECKING:

@@ -11,15 +11,15 @@ from anyio import CancelScope
 from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
 
-from ._backend.background import start_in_background
-from ._backend.task_groups import hosting
-from ._model.errors import PipelineError
-from ._model.items import PipelineResult
-from ._run.run import Run
-from ._state.inspection import Observable
-from ._state.run_state import RunState
-from ._workers.pool import ITEMS_PER_TURN
-from ._workers.result_sink import ResultSink
+from .._backend.background import start_in_background
+from .._backend.task_groups import hosting
+from .._model.errors import PipelineError
+from .._model.items import PipelineResult
+from .._run.run import Run
+from .._state.inspection import Observable
+from .._state.run_state import RunState
+from .._workers.pool import ITEMS_PER_TURN
+from .._workers.result_sink import ResultSink
 
 
 class ResultStream(Observable):

@@ -10,14 +10,14 @@ from typing import Any
 
 from anyio.abc import TaskGroup
 
-from ._backend.task_groups import hosting
-from ._definition.inputs import check_items, check_target
-from ._definition.validation import check_number
-from ._model.errors import PipelineError
-from ._model.items import DEFAULT_PRIORITY
-from ._run.run import Run
-from ._state.inspection import Observable
-from ._state.run_state import RunState
+from .._backend.task_groups import hosting
+from .._definition.inputs import check_items, check_target
+from .._definition.validation import check_number
+from .._model.errors import PipelineError
+from .._model.items import DEFAULT_PRIORITY
+from .._run.run import Run
+from .._state.inspection import Observable
+from .._state.run_state import RunState
 
 
 class Block:

@@ -9,25 +9,25 @@ from typing import Any
 
 from attrs import define, field, setters
 
-from ._backend.cancellation import interrupts
-from ._backend.task_groups import hosting
-from ._definition.inputs import check_items, check_target
-from ._definition.stage import Stage, check_stages
-from ._definition.validation import check_flag, check_number, check_whole, refuse
-from ._events.callbacks import hooks_of
-from ._events.event_bus import EventBus
-from ._events.status_tracker import StatusTracker
-from ._live import Block, PipelineRun
-from ._model.errors import PipelineError, TooManyFailuresError
-from ._model.items import DEFAULT_PRIORITY, Results
-from ._run.run import Run
-from ._run.signals import check_main_thread, heed_signals
-from ._state.inspection import Observable
-from ._state.run_state import RunState
-from ._stream import ResultStream
-from ._tasks.watchdog import make_guard
-from ._workers.pool import StageHooks
-from ._workers.result_sink import ResultSink
+from .._backend.cancellation import interrupts
+from .._backend.task_groups import hosting
+from .._definition.inputs import check_items, check_target
+from .._definition.stage import Stage, check_stages
+from .._definition.validation import check_flag, check_number, check_whole, refuse
+from .._events.callbacks import hooks_of
+from .._events.event_bus import EventBus
+from .._events.status_tracker import StatusTracker
+from .._model.errors import PipelineError, TooManyFailuresError
+from .._model.items import DEFAULT_PRIORITY, Results
+from .._run.run import Run
+from .._run.signals import check_main_thread, heed_signals
+from .._state.inspection import Observable
+from .._state.run_state import RunState
+from .._tasks.watchdog import make_guard
+from .._workers.pool import StageHooks
+from .._workers.result_sink import ResultSink
+from .live_run import Block, PipelineRun
+from .result_stream import ResultStream
 
 
 def _check_collect_results(pipeline: Pipeline, attribute: Any, flag: object) -> None:
