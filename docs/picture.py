@@ -15,7 +15,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from antflow import demo
+from antflow._cli import demo
 
 WIDTH = 100
 

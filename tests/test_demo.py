@@ -18,8 +18,8 @@ from typing import Any
 
 import pytest
 
-from antflow import __main__ as command_line
-from antflow import demo
+from antflow._cli import main as command_line
+from antflow._cli import demo
 
 GOOD = '''"""A module."""
 
@@ -280,9 +280,9 @@ def test_an_error_of_the_file_system_is_one_line(
 
 def test_a_reader_that_has_enough_is_no_error(library: Path, tmp_path: Path) -> None:
     code = (
-        "import sys; from antflow import __main__, demo;"
+        "import sys; from antflow._cli import demo, main;"
         f"demo.sysconfig.get_path = lambda name: {str(library)!r};"
-        f"sys.exit(__main__.main(['demo', '--db', {str(tmp_path / 'index.db')!r}]))"
+        f"sys.exit(main.main(['demo', '--db', {str(tmp_path / 'index.db')!r}]))"
     )
     script = f"{shlex.quote(sys.executable)} -c {shlex.quote(code)} | head -c 1 >/dev/null"
     done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=False)
@@ -307,7 +307,7 @@ def test_python_m_antflow_is_the_same_command(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["antflow", "--version"])
-    monkeypatch.delitem(sys.modules, "antflow.__main__")
+    monkeypatch.delitem(sys.modules, "antflow._cli.main")
     with pytest.raises(SystemExit) as caught:
         runpy.run_module("antflow", run_name="__main__")
     assert caught.value.code == 0

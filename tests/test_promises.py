@@ -633,7 +633,7 @@ def test_p10_importing_is_quiet_and_loads_nothing_optional() -> None:
     code = (
         "import logging, sys, antflow;"
         "assert not logging.getLogger('antflow').handlers and not logging.root.handlers;"
-        "optional = {'trio', 'uvloop', 'rich', 'hypothesis', 'pytest', 'sqlite3', 'antflow.demo'};"
+        "optional = {'trio', 'uvloop', 'rich', 'hypothesis', 'pytest', 'sqlite3', 'antflow._cli.demo'};"
         "print(sorted(optional & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -25,12 +25,12 @@ from typing import TextIO
 import anyio
 from attrs import astuple, frozen
 
-from ._api.pipeline import Pipeline
-from ._definition.retry_policy import RetryPolicy
-from ._definition.stage import Stage
-from ._demo_report import Progress, RetryCounter, report
-from ._model.errors import leaves
-from ._model.items import Item
+from .._api.pipeline import Pipeline
+from .._definition.retry_policy import RetryPolicy
+from .._definition.stage import Stage
+from .._model.errors import leaves
+from .._model.items import Item
+from .demo_report import Progress, RetryCounter, report
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup

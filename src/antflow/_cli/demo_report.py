@@ -14,9 +14,9 @@ from typing import TextIO
 
 import anyio
 
-from ._api.pipeline import Pipeline
-from ._model.events import StatusEvent
-from ._model.items import Results
+from .._api.pipeline import Pipeline
+from .._model.events import StatusEvent
+from .._model.items import Results
 
 
 def count_functions(path: Path) -> tuple[int, int]:
