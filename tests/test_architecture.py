@@ -1,8 +1,9 @@
-"""The floor plan: imports go down only, and the public names are what they say."""
+"""The layout: imports go down only, names say what is public, and modules stay small."""
 
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,93 +15,91 @@ import antflow
 import antflow.testing
 
 SOURCE = Path(antflow.__file__).parent
+DOCS = Path(__file__).parent.parent / "docs"
 
-# From the ground up. A module imports only what stands before its own floor, or before it on it.
-FLOORS: dict[str, list[str]] = {
-    "words": [
-        "_model.errors",
-        "_model.fast_frozen",
-        "_model.items",
-        "_model.events",
-        "_model.snapshots",
+# The top layer first. A module imports only from the layers below its own, or what is listed after
+# it in its own layer.
+LAYERS: dict[str, list[str]] = {
+    "__main__": ["__main__"],
+    "_cli": ["main", "demo", "demo_report"],
+    "_api": ["pipeline", "result_stream", "live_run"],
+    "_run": ["signals", "run", "feeder"],
+    "_workers": [
+        "worker_loop",
+        "pool",
+        "stragglers",
+        "result_sink",
+        "queues",
+        "priority_heap",
     ],
-    "rules": [
-        "_definition.validation",
-        "_definition.callables",
-        "_backend.cancellation",
-        "_backend.context",
-        "_backend.hints",
-        "_definition.retry_policy",
-        "_definition.limits",
-        "_events.event_bus",
-        "_events.status_tracker",
+    "_tasks": ["task_runner", "watchdog"],
+    "_events": ["callbacks", "status_tracker", "publishing", "event_bus"],
+    "_state": ["inspection", "run_state", "worker"],
+    "_definition": ["inputs", "stage", "limits", "retry_policy", "callables", "validation"],
+    "_backend": [
+        "task_groups",
+        "background",
+        "hints",
+        "context",
+        "cancellation_watch",
+        "cancellation",
     ],
-    "plan": ["_definition.stage", "_definition.inputs"],
-    "hands": ["_state.worker", "_tasks.watchdog", "_tasks.task_runner", "_state.run_state"],
-    "path": [
-        "_workers.priority_heap",
-        "_workers.queues",
-        "_workers.result_sink",
-        "_workers.stragglers",
-        "_workers.pool",
-        "_events.publishing",
-        "_run.feeder",
-        "_workers.worker_loop",
-    ],
-    "life": [
-        "_backend.task_groups",
-        "_backend.background",
-        "_backend.cancellation_watch",
-        "_run.run",
-    ],
-    "face": [
-        "_state.inspection",
-        "_api.result_stream",
-        "_api.live_run",
-        "_run.signals",
-        "_events.callbacks",
-        "_api.pipeline",
-    ],
-    "outside": ["_cli.demo_report", "_cli.demo", "_cli.main", "__main__"],
+    "_model": ["snapshots", "events", "items", "fast_frozen", "errors"],
 }
-# The outbuilding for users who test: from the ground up, too. Nothing of the house imports it.
-TESTING = [
-    "_waiting",
-    "_clock",
-    "_schedule",
-    "_asyncio_loop",
-    "_trio_queue",
-    "_explore",
-    "_keys",
-    "_tasks",
-    "_entries",
-    "_log",
-    "_broken",
-    "_accounts",
-    "_grammar",
-    "_bounds",
-    "_promises",
-    "_strategies",
-]
-# The rooms of the outbuilding that reach into the two loops themselves.
-LOOPS = {"_waiting", "_clock", "_asyncio_loop", "_trio_queue", "_explore"}
-ORDER = [module for floor in FLOORS.values() for module in floor]
-MODULES = sorted(
+# The kit for users who test has a plan of its own, top layer first. Nothing above imports it.
+TESTING_LAYERS: dict[str, list[str]] = {
+    "testing": ["_strategies", "_tasks"],
+    "testing._promises": [
+        "check",
+        "bounds",
+        "event_order",
+        "accounting",
+        "violation",
+        "event_log",
+        "entries",
+    ],
+    "testing._equality": ["testing._equality"],
+    "testing._exploration": [
+        "explore",
+        "trio_queue",
+        "asyncio_loop",
+        "schedule",
+        "clock",
+        "blocked_tasks",
+    ],
+}
+
+
+def listed(layers: dict[str, list[str]]) -> list[str]:
+    return [
+        module if module == package else f"{package}.{module}"
+        for package, modules in layers.items()
+        for module in modules
+    ]
+
+
+ORDER = listed(LAYERS)
+TESTING_ORDER = listed(TESTING_LAYERS)
+MODULES = [
     ".".join(path.relative_to(SOURCE).with_suffix("").parts)
-    for path in SOURCE.rglob("*.py")
-    if path.stem != "__init__" and path.parent.name != "testing"
-)
+    for path in sorted(SOURCE.rglob("*.py"))
+]
+# Beside `_backend`, these name asyncio or trio; a comment above each import says why.
+LOOPS = {"_cli.main", "testing.__init__"} | {
+    f"testing._exploration.{module}" for module in TESTING_LAYERS["testing._exploration"]
+}
 
 
 def text_of(module: str) -> str:
     return (SOURCE / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8")
 
 
-def imports(module: str) -> tuple[set[str], set[str]]:
+def imports(module: str, statements: list[ast.stmt] | None = None) -> tuple[set[str], set[str]]:
     """Return the modules of ours and the packages of others that *module* imports."""
     ours: set[str] = set()
     others: set[str] = set()
-    for node in ast.walk(ast.parse(text_of(module))):
+    tree = ast.parse(text_of(module))
+    for node in ast.walk(tree) if statements is None else statements:
         if isinstance(node, ast.ImportFrom) and node.level:
             package = module.split(".")[: -node.level]
             if node.module:
@@ -114,60 +113,45 @@ def imports(module: str) -> tuple[set[str], set[str]]:
     return ours, others
 
 
-def nodes_at_import(module: str) -> list[ast.stmt]:
-    """Return what runs when *module* of the outbuilding is imported, but for its functions."""
-    return ast.parse((SOURCE / "testing" / f"{module}.py").read_text(encoding="utf-8")).body
+def functions(module: str) -> list[tuple[str, int]]:
+    """Return the name and the number of lines of each function of *module*."""
+    return [
+        (f"{module}.{node.name}", (node.end_lineno or 0) - node.lineno + 1)
+        for node in ast.walk(ast.parse(text_of(module)))
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+    ]
 
 
-def floor_of(module: str) -> str:
-    return next(floor for floor, modules in FLOORS.items() if module in modules)
+def is_public(module: str) -> bool:
+    return not any(part.startswith("_") for part in module.split(".") if part != "__main__")
 
 
-def test_the_floor_plan_is_complete() -> None:
-    assert sorted(ORDER) == MODULES
+def test_each_module_has_its_place() -> None:
+    packages = {module for module in MODULES if module.endswith("__init__")}
+    assert sorted(ORDER + TESTING_ORDER) == sorted(set(MODULES) - packages)
 
 
 @pytest.mark.parametrize("module", ORDER)
 def test_imports_go_strictly_down(module: str) -> None:
     ours, _ = imports(module)
-    # Annotations alone may look up: _errors names the type of the results that it carries.
-    ours -= {"_model.items"} if module == "_model.errors" else set()
-    assert ours <= set(ORDER[: ORDER.index(module)])
+    assert ours <= set(ORDER[ORDER.index(module) + 1 :])
 
 
-@pytest.mark.parametrize("module", FLOORS["hands"] + FLOORS["path"] + FLOORS["life"])
-def test_the_engine_knows_neither_tracker_nor_what_stands_outside(module: str) -> None:
-    ours, _ = imports(module)
-    assert not ours & {"_events.status_tracker", *FLOORS["outside"]}
-
-
-def test_the_plan_of_the_outbuilding_is_complete() -> None:
-    modules = {path.stem for path in (SOURCE / "testing").glob("*.py")} - {"__init__"}
-    assert sorted(TESTING) == sorted(modules)
-
-
-@pytest.mark.parametrize("module", TESTING)
-def test_the_outbuilding_imports_down_and_no_tool_before_it_is_used(module: str) -> None:
-    house: set[str] = set()
-    mates: set[str] = set()
-    others: set[str] = set()
-    for node in nodes_at_import(module):
-        if isinstance(node, ast.ImportFrom):
-            {0: others, 1: mates, 2: house}[node.level].add(str(node.module))
-        elif isinstance(node, ast.Import):
-            others.update(alias.name for alias in node.names)
-    assert house <= set(ORDER) - set(FLOORS["outside"])
-    assert mates <= set(TESTING[: TESTING.index(module)])
-    packages = {name.partition(".")[0] for name in others}
+@pytest.mark.parametrize("module", TESTING_ORDER)
+def test_the_testing_kit_imports_down_and_no_tool_before_it_is_used(module: str) -> None:
+    ours, others = imports(module, ast.parse(text_of(module)).body)
+    below = set(TESTING_ORDER[TESTING_ORDER.index(module) + 1 :])
+    engine = {name for name in ORDER if not name.startswith(("__main__", "_cli."))}
+    assert ours <= below | engine
     standard = set(sys.stdlib_module_names) - {"asyncio"}
-    assert packages - standard <= {"anyio", "attrs"} | (
+    assert others - standard <= {"anyio", "attrs"} | (
         {"asyncio", "trio"} if module in LOOPS else set()
     )
 
 
-def test_the_house_stands_without_the_tools_of_the_outbuilding() -> None:
+def test_the_engine_stands_without_the_tools_of_the_testing_kit() -> None:
     code = "import sys, antflow; print([n for n in sys.argv[1:] if n in sys.modules])"
-    tools = ["antflow.testing", "hypothesis", "pytest", "trio"]
+    tools = ["antflow.testing", "antflow._cli", "hypothesis", "pytest", "trio", "rich"]
     done = subprocess.run([sys.executable, "-c", code, *tools], capture_output=True, text=True)
     assert done.stdout == "[]\n"
 
@@ -176,29 +160,59 @@ def test_the_house_stands_without_the_tools_of_the_outbuilding() -> None:
 def test_only_the_allowed_packages_are_imported(module: str) -> None:
     _, others = imports(module)
     foreign = (others - set(sys.stdlib_module_names)) | (others & {"asyncio"})
+    package = module.partition(".")[0]
     allowed = {"attrs", "exceptiongroup"}
-    if floor_of(module) != "words":
+    if package != "_model":
         allowed.add("anyio")
-    if module == "_definition.retry_policy":
+    if package in ("_definition", "_tasks"):
         allowed.add("stamina")
-    if module in (
-        "_backend.background",
-        "_backend.cancellation",
-        "_backend.cancellation_watch",
-        "_cli.main",
-    ):  # a comment there proves the need
+    if package == "_backend" or module in LOOPS:
         allowed.add("asyncio")
     assert foreign <= allowed
+
+
+@pytest.mark.parametrize("module", [*ORDER, *TESTING_ORDER])
+def test_a_comment_says_why_asyncio_or_trio_is_imported(module: str) -> None:
+    lines = text_of(module).splitlines()
+    importing = [
+        node.lineno
+        for node in ast.walk(ast.parse(text_of(module)))
+        if isinstance(node, (ast.Import, ast.ImportFrom))
+        and {*(alias.name for alias in node.names), getattr(node, "module", "")}
+        & {"asyncio", "trio"}
+    ]
+    if importing:
+        # One above the first import speaks for all.
+        assert lines[min(importing) - 2].lstrip().startswith("#")
 
 
 def test_only_the_run_opens_a_task_group_that_carries_items() -> None:
     opening = {
         module
         for module in ORDER
-        if floor_of(module) != "outside" and "create_task_group" in text_of(module)
+        if not module.startswith("_cli.") and "create_task_group(" in text_of(module)
     }
-    # The host is beside: its one child is the run as a whole.
+    # The other one hosts runs as a whole, beside the body of a block.
     assert opening == {"_run.run", "_backend.task_groups"}
+
+
+def test_private_packages_have_empty_inits_and_plain_file_names() -> None:
+    for module in MODULES:
+        *packages, name = module.split(".")
+        if packages and packages[-1].startswith("_"):
+            assert name == "__init__" or not name.startswith("_"), module
+            assert name != "__init__" or not text_of(module), module
+
+
+def test_what_users_import_has_a_public_name_and_nothing_else_has() -> None:
+    documented = re.findall(r"automodule:: ([\w.]+)", (DOCS / "api.md").read_text(encoding="utf-8"))
+    public = [
+        f"antflow.{module}".removesuffix(".__init__")
+        for module in MODULES
+        # `python -m antflow` is run, not imported.
+        if is_public(module.removesuffix("__init__")) and module != "__main__"
+    ]
+    assert sorted(documented) == sorted(public)
 
 
 @pytest.mark.parametrize("package", [antflow, antflow.testing])

@@ -18,8 +18,8 @@ from typing import Any
 
 import pytest
 
-from antflow._cli import main as command_line
 from antflow._cli import demo
+from antflow._cli import main as command_line
 
 GOOD = '''"""A module."""
 

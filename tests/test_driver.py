@@ -18,10 +18,10 @@ from anyio import CancelScope
 from anyio.lowlevel import checkpoint
 
 from antflow import Pipeline, PipelineError, Stage, StageValidationError
-from antflow._tasks import watchdog as _driver
-from antflow._backend.cancellation_watch import Sentry
-from antflow._tasks.watchdog import Guard, drive
+from antflow._backend.cancellation_watch import CancellationWatch
 from antflow._state.worker import Worker
+from antflow._tasks import watchdog as _driver
+from antflow._tasks.watchdog import Watchdog, drive
 
 
 async def same(value: Any) -> Any:
@@ -142,7 +142,7 @@ def test_a_watched_task_is_closed_with_the_one_who_awaits_it() -> None:
         finally:
             closed = True
 
-    driven = drive(task(), Worker("A-W0", "A", 0, "task"), Guard(1, None))
+    driven = drive(task(), Worker("A-W0", "A", 0, "task"), Watchdog(1, None))
     driven.send(None)
     driven.close()
     assert closed
@@ -424,7 +424,7 @@ class TestNativelyOnAsyncio:
 
     async def test_a_cancellation_after_the_end_is_none_of_the_run(self) -> None:
         alarms: list[None] = []
-        sentry = Sentry(lambda: alarms.append(None))
+        sentry = CancellationWatch(lambda: alarms.append(None))
         standing = asyncio.ensure_future(sentry.stand())
         await anyio.wait_all_tasks_blocked()
         sentry.relieve()

@@ -156,8 +156,8 @@ class TestBus:
     async def test_no_event_is_built_that_nobody_hears(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from antflow._workers import worker_loop as _flow
         from antflow._tasks import task_runner as _task_runner
+        from antflow._workers import worker_loop as _flow
 
         def refuse(*args: Any) -> None:
             raise AssertionError("nobody hears this")

@@ -651,8 +651,8 @@ class TestStatistics:
     async def test_a_worker_that_was_started_for_nothing_was_not_active(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from antflow._workers import worker_loop as _flow
         from antflow._state import worker as _worker
+        from antflow._workers import worker_loop as _flow
 
         now = 1.0
         for module, clock in (

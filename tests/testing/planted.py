@@ -18,17 +18,17 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-from antflow._workers import worker_loop as _flow
-from antflow._workers.queues import Places, PriorityEntrance
-from antflow._run.feeder import Feeder
-from antflow._workers.priority_heap import Line
-from antflow._model.items import Kept, Results
-from antflow._workers.pool import Pool
-from antflow._run.run import Run
-from antflow._workers.result_sink import ResultSink
-from antflow._state.run_state import RunState
 from antflow._api.result_stream import ResultStream
 from antflow._events.publishing import publish
+from antflow._model.items import IdentifiedValue, Results
+from antflow._run.feeder import Feeder
+from antflow._run.run import Run
+from antflow._state.run_state import RunState
+from antflow._workers import worker_loop as _flow
+from antflow._workers.pool import Pool
+from antflow._workers.priority_heap import PriorityHeap
+from antflow._workers.queues import PriorityInlet, SlotQueue
+from antflow._workers.result_sink import ResultSink
 
 Patch = pytest.MonkeyPatch
 
@@ -55,7 +55,7 @@ def deliver_some_results_twice(patch: Patch) -> None:
     def twice(self: RunState, record: Any) -> None:
         deliver(self, record)
         if record.sequence_id:
-            self._kept[record.sequence_id - 1] = Kept(record)
+            self._kept[record.sequence_id - 1] = IdentifiedValue(record)
 
     patch.setattr(RunState, "deliver", twice)
 
@@ -93,11 +93,11 @@ def publish_after_sending(patch: Patch) -> None:
 
 
 def let_the_last_go_first(patch: Patch) -> None:
-    def join(self: Line, record: Any) -> None:
+    def join(self: PriorityHeap, record: Any) -> None:
         arrival = next(self._arrivals)
         heapq.heappush(self._heap, (record.priority - arrival, arrival, record))
 
-    patch.setattr(Line, "join", join)
+    patch.setattr(PriorityHeap, "join", join)
 
 
 def start_a_worker_too_many(patch: Patch) -> None:
@@ -105,7 +105,7 @@ def start_a_worker_too_many(patch: Patch) -> None:
 
     def count_one_too_many(self: Pool) -> None:
         count(self)
-        self.vacant += 1
+        self.spare += 1
 
     patch.setattr(Pool, "__attrs_post_init__", count_one_too_many)
 
@@ -122,13 +122,13 @@ def forget_the_bounds(patch: Patch) -> None:
 
 
 def give_one_more_place_for_each_retry(patch: Patch) -> None:
-    take_back = Places.take_back
+    requeue = SlotQueue.requeue
 
-    def add_and_take_back(self: Places, item: Any) -> None:
+    def add_and_take_back(self: SlotQueue, item: Any) -> None:
         self._limiter.total_tokens += 1
-        take_back(self, item)
+        requeue(self, item)
 
-    patch.setattr(Places, "take_back", add_and_take_back)
+    patch.setattr(SlotQueue, "requeue", add_and_take_back)
 
 
 def free_the_place_of_an_item_that_backs_off(patch: Patch) -> None:
@@ -137,7 +137,7 @@ def free_the_place_of_an_item_that_backs_off(patch: Patch) -> None:
         _flow.back_off,
         {
             "try:": "pool.places.release(pool.places.place_of(record))\n    try:",
-            "pool.take_back(record)": "await pool.entrance.send(record)",
+            "pool.requeue(record)": "await pool.entrance.send(record)",
         },
     )
 
@@ -151,7 +151,7 @@ def leave_although_nobody_else_is_idle(patch: Patch) -> None:
 
 
 def send_a_retry_twice(patch: Patch) -> None:
-    edit(patch, Places.take_back, {"(item)": "(item); self._stream.send_nowait(item)"})
+    edit(patch, SlotQueue.requeue, {"(item)": "(item); self._stream.send_nowait(item)"})
 
 
 def read_one_item_more_than_the_window(patch: Patch) -> None:
@@ -164,7 +164,7 @@ def settle_twice(patch: Patch) -> None:
 
 def never_settle_what_was_skipped(patch: Patch) -> None:
     right = "pool.state.settle()"
-    edit(patch, _flow._take_through, {right: f"status == 'skipped' or {right}"})
+    edit(patch, _flow.process, {right: f"status == 'skipped' or {right}"})
 
 
 def leave_a_gap_in_the_order_for_what_failed(patch: Patch) -> None:
@@ -174,7 +174,7 @@ def leave_a_gap_in_the_order_for_what_failed(patch: Patch) -> None:
 def send_the_ticket_before_the_record_stands_in_line(patch: Patch) -> None:
     edit(
         patch,
-        PriorityEntrance.send,
+        PriorityInlet.send,
         {
             "self._line.join(record)": "pass",
             "send(Ticket())": "send(Ticket()); self._line.join(record)",
@@ -201,13 +201,13 @@ def stop_a_feeder_with_an_item_in_hand(patch: Patch) -> None:
 
 
 def take_an_earlier_quiet_for_this_one(patch: Patch) -> None:
-    edit(patch, Run.feed, {"if self._quiet.is_set() and": "if False and"})
+    edit(patch, Run.feed, {"if self._idle.is_set() and": "if False and"})
 
 
 def take_a_cancellation_for_a_failure(patch: Patch) -> None:
-    patch.setattr("antflow._tasks.task_runner.is_failure_of_item", lambda error: True)
-    patch.setattr("antflow._workers.worker_loop.is_failure_of_item", lambda error: True)
+    patch.setattr("antflow._tasks.task_runner.is_item_failure", lambda error: True)
+    patch.setattr("antflow._workers.worker_loop.is_item_failure", lambda error: True)
 
 
 def end_a_run_that_is_quiet_for_a_moment(patch: Patch) -> None:
-    edit(patch, Run._check_quiet, {"if self._finishing:": "if True:"})
+    edit(patch, Run._check_idle, {"if self._finishing:": "if True:"})

@@ -117,7 +117,9 @@ def test_on_trio_it_looks_again_and_again_for_what_comes_from_outside(
         await come.wait()
         thread.join()
 
-    monkeypatch.setattr("antflow.testing._clock.time.sleep", lambda seconds: looked.set())
+    monkeypatch.setattr(
+        "antflow.testing._exploration.clock.time.sleep", lambda seconds: looked.set()
+    )
     trio.run(main, clock=virtual_clock())
     assert looked.is_set()
 

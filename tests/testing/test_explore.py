@@ -25,7 +25,6 @@ from antflow.testing import (
     Decision,
     Exploration,
     Livelock,
-    _explore,
     cancel,
     cancel_natively,
     explore,
@@ -34,6 +33,7 @@ from antflow.testing import (
     random_schedule,
     schedules,
 )
+from antflow.testing._exploration import explore as exploration
 
 both = pytest.mark.parametrize("backend", ["asyncio", "trio"])
 
@@ -367,7 +367,7 @@ explore(main, hooks={4: kill})
 
 def test_kill_is_the_signal_that_nobody_can_handle(monkeypatch: pytest.MonkeyPatch) -> None:
     sent = []
-    monkeypatch.setattr(_explore.os, "kill", lambda *args: sent.append(args))
+    monkeypatch.setattr(exploration.os, "kill", lambda *args: sent.append(args))
     explore(visits, hooks={2: kill})
     assert sent == [(os.getpid(), signal.SIGKILL)]
 
@@ -393,7 +393,7 @@ def test_a_decision_has_whole_numbers(arguments: Any) -> None:
 def test_a_loop_that_keeps_its_tasks_elsewhere_is_told_of(
     backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_explore.Exploration, "_options", lambda self: {})
+    monkeypatch.setattr(exploration.Exploration, "_options", lambda self: {})
     with pytest.raises(RuntimeError, match=f"this version of {backend} keeps what can run"):
         explore(visits, backend=backend)
 

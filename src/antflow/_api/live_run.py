@@ -10,13 +10,13 @@ from typing import Any
 
 from anyio.abc import TaskGroup
 
-from .._backend.task_groups import hosting
+from .._backend.task_groups import hosting_group
 from .._definition.inputs import check_items, check_target
 from .._definition.validation import check_number
 from .._model.errors import PipelineError
 from .._model.items import DEFAULT_PRIORITY
 from .._run.run import Run
-from .._state.inspection import Observable
+from .._state.inspection import Inspection
 from .._state.run_state import RunState
 
 
@@ -37,7 +37,7 @@ class Block:
         self.started = False
         self._leaving = False
         self._new_run = new_run
-        self._host: AbstractAsyncContextManager[TaskGroup] = hosting()
+        self._host: AbstractAsyncContextManager[TaskGroup] = hosting_group()
         self._group: TaskGroup
 
     async def enter(self) -> None:
@@ -74,11 +74,11 @@ class Block:
             self.run.finish()
         self.started = True
         self.run = self._new_run()
-        self._group.start_soon(self.run.conduct)
+        self._group.start_soon(self.run.execute)
         return self.run
 
 
-class PipelineRun(Observable):
+class PipelineRun(Inspection):
     """
     One live run, with results and statistics of its own: what `Pipeline.open()` returns.
 
@@ -104,10 +104,10 @@ class PipelineRun(Observable):
         """
         if self._host is not None:
             raise PipelineError("a run can be entered once. Call pipeline.open() for another.")
-        self._host = hosting()
+        self._host = hosting_group()
         group = await self._host.__aenter__()
         self._begin(self._run)
-        group.start_soon(self._run.conduct)
+        group.start_soon(self._run.execute)
         return self
 
     async def __aexit__(

@@ -10,21 +10,21 @@ from typing import Any
 from attrs import define, field, setters
 
 from .._backend.cancellation import interrupts
-from .._backend.task_groups import hosting
+from .._backend.task_groups import hosting_group
 from .._definition.inputs import check_items, check_target
 from .._definition.stage import Stage, check_stages
-from .._definition.validation import check_flag, check_number, check_whole, refuse
-from .._events.callbacks import hooks_of
+from .._definition.validation import check_flag, check_int, check_number, reject_argument
+from .._events.callbacks import build_callbacks
 from .._events.event_bus import EventBus
 from .._events.status_tracker import StatusTracker
 from .._model.errors import PipelineError, TooManyFailuresError
 from .._model.items import DEFAULT_PRIORITY, Results
 from .._run.run import Run
 from .._run.signals import check_main_thread, heed_signals
-from .._state.inspection import Observable
+from .._state.inspection import Inspection
 from .._state.run_state import RunState
 from .._tasks.watchdog import make_guard
-from .._workers.pool import StageHooks
+from .._workers.pool import StageCallbacks
 from .._workers.result_sink import ResultSink
 from .live_run import Block, PipelineRun
 from .result_stream import ResultStream
@@ -33,13 +33,13 @@ from .result_stream import ResultStream
 def _check_collect_results(pipeline: Pipeline, attribute: Any, flag: object) -> None:
     if not isinstance(flag, bool):
         hint = "Write status_tracker=…." if isinstance(flag, StatusTracker) else None
-        refuse("Pipeline", "collect_results", "True or False", flag, hint)
+        reject_argument("Pipeline", "collect_results", "True or False", flag, hint)
 
 
 def _check_tracker(pipeline: Pipeline, attribute: Any, tracker: object) -> None:
     if tracker is not None and not isinstance(tracker, StatusTracker):
         hint = "Write status_tracker=StatusTracker()." if tracker is StatusTracker else None
-        refuse("Pipeline", "status_tracker", "a StatusTracker or None", tracker, hint)
+        reject_argument("Pipeline", "status_tracker", "a StatusTracker or None", tracker, hint)
 
 
 def _check_slow(pipeline: Pipeline, attribute: Any, seconds: float | None) -> None:
@@ -53,7 +53,7 @@ def _check_grace(pipeline: Pipeline, attribute: Any, seconds: float | None) -> N
 
 
 @define(eq=False, on_setattr=setters.frozen)
-class Pipeline(Observable):
+class Pipeline(Inspection):
     """
     Stages that items go through one after the other.
 
@@ -87,14 +87,14 @@ class Pipeline(Observable):
     slow_callback_duration: float | None = field(default=None, validator=_check_slow, kw_only=True)
     cancel_grace: float | None = field(default=None, validator=_check_grace, kw_only=True)
     events: EventBus = field(factory=EventBus, init=False, repr=False)
-    _hooks: tuple[StageHooks, ...] = field(init=False, repr=False, on_setattr=setters.NO_OP)
+    _hooks: tuple[StageCallbacks, ...] = field(init=False, repr=False, on_setattr=setters.NO_OP)
     # What changes: the newest run, its books, and the block if the pipeline is entered.
     _run: Run | None = field(default=None, init=False, repr=False, on_setattr=setters.NO_OP)
     _state: RunState = field(init=False, repr=False, on_setattr=setters.NO_OP)
     _block: Block | None = field(default=None, init=False, repr=False, on_setattr=setters.NO_OP)
 
     def __attrs_post_init__(self) -> None:
-        self._hooks = hooks_of(self.stages, self.status_tracker)
+        self._hooks = build_callbacks(self.stages, self.status_tracker)
         self._state = RunState(self.stages)
         if self.status_tracker is not None:
             self.status_tracker.connect(self.events)
@@ -133,12 +133,12 @@ class Pipeline(Observable):
         """
         check_items("Pipeline.run()", items)
         if max_failures is not None:
-            check_whole("Pipeline.run()", "max_failures", max_failures, at_least=0)
+            check_int("Pipeline.run()", "max_failures", max_failures, at_least=0)
         check_flag("Pipeline.run()", "handle_signals", handle_signals)
         if handle_signals:
             check_main_thread()
         run = self._new_run(max_failures=max_failures, source=items)
-        await self._conduct(run, handle_signals)
+        await self._execute(run, handle_signals)
         results = run.state.results()
         if run.state.too_many:
             last = run.state.failures[-1].as_exception()
@@ -151,18 +151,18 @@ class Pipeline(Observable):
             ) from last
         return results
 
-    async def _conduct(self, run: Run, handle_signals: bool = False) -> None:
+    async def _execute(self, run: Run, handle_signals: bool = False) -> None:
         """Take *run* to its end in this task."""
-        self._show(run)
+        self._set_latest(run)
         run.finish()
         if handle_signals:
-            async with hosting() as group:
+            async with hosting_group() as group:
                 await group.start(heed_signals, run)
-                await run.conduct()
+                await run.execute()
                 group.cancel_scope.cancel()
         else:
             with interrupts():
-                await run.conduct()
+                await run.execute()
         if run.state.too_many:
             return
         if run.interrupted and run.state.unfinished:
@@ -205,17 +205,19 @@ class Pipeline(Observable):
         owner = "Pipeline.stream()"
         check_items(owner, items)
         check_flag(owner, "ordered", ordered)
-        check_whole(owner, "buffer_size", buffer_size, at_least=0, infinite=True)
+        check_int(owner, "buffer_size", buffer_size, at_least=0, infinite=True)
         if window is not None:
-            check_whole(owner, "window", window, at_least=1)
+            check_int(owner, "window", window, at_least=1)
             if not ordered:
-                refuse(owner, "window", "None unless ordered=True", window, "Add ordered=True.")
+                reject_argument(
+                    owner, "window", "None unless ordered=True", window, "Add ordered=True."
+                )
         elif ordered:
             window = sum(stage.workers + _finite_capacity(stage) for stage in self.stages)
         sink = ResultSink(buffer_size, window)
         run = self._new_run(sink=sink, source=items)
         run.finish()
-        return ResultStream(run, sink, self._show)
+        return ResultStream(run, sink, self._set_latest)
 
     def open(self, items: Iterable[Any] | AsyncIterable[Any] | None = None) -> PipelineRun:
         """
@@ -234,7 +236,7 @@ class Pipeline(Observable):
         """
         if items is not None:
             check_items("Pipeline.open()", items)
-        return PipelineRun(self._new_run(source=items), self._show)
+        return PipelineRun(self._new_run(source=items), self._set_latest)
 
     async def __aenter__(self) -> Pipeline:
         """
@@ -331,7 +333,7 @@ class Pipeline(Observable):
         block = self._block
         if block is None:
             run = self._new_run(source=items, target=target, priority=priority)
-            await self._conduct(run)
+            await self._execute(run)
             return run.state.admitted
         run = block.run or block.start()
         block.started = not run.draining
@@ -406,10 +408,10 @@ class Pipeline(Observable):
 
     def _begin_run(self) -> Run:
         run = self._new_run()
-        self._show(run)
+        self._set_latest(run)
         return run
 
-    def _show(self, run: Run) -> None:
+    def _set_latest(self, run: Run) -> None:
         """Make *run* the one that results, statistics and `shutdown()` speak of."""
         self._run = run
         self._state = run.state

@@ -12,17 +12,17 @@ from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
 
 from .._backend.background import start_in_background
-from .._backend.task_groups import hosting
+from .._backend.task_groups import hosting_group
 from .._model.errors import PipelineError
 from .._model.items import PipelineResult
 from .._run.run import Run
-from .._state.inspection import Observable
+from .._state.inspection import Inspection
 from .._state.run_state import RunState
 from .._workers.pool import ITEMS_PER_TURN
 from .._workers.result_sink import ResultSink
 
 
-class ResultStream(Observable):
+class ResultStream(Inspection):
     """
     The outcome of each input, as soon as it is there: what `Pipeline.stream()` returns.
 
@@ -74,10 +74,10 @@ class ResultStream(Observable):
                 "pipeline.stream(…) for another."
             )
         self._begun = True
-        self._host = hosting()
+        self._host = hosting_group()
         group = await self._host.__aenter__()
         self._begin(self._run)
-        group.start_soon(self._run.conduct)
+        group.start_soon(self._run.execute)
         return self
 
     async def __aexit__(
@@ -137,7 +137,7 @@ class ResultStream(Observable):
     def _begin_in_background(self) -> None:
         self._begun = True
         self._begin(self._run)
-        self._call_soon = start_in_background(self._run.conduct, self._errors.append)
+        self._call_soon = start_in_background(self._run.execute, self._errors.append)
 
     async def aclose(self) -> None:
         """Cancel what runs, and wait for its end. It does no harm to call it twice, or early."""

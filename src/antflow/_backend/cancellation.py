@@ -14,10 +14,10 @@ from typing import Any
 
 from anyio import current_effective_deadline, get_cancelled_exc_class
 
-from .._model.errors import leaves
+from .._model.errors import leaf_exceptions
 
 
-def is_failure_of_item(error: BaseException) -> bool:
+def is_item_failure(error: BaseException) -> bool:
     """
     Say whether *error*, which a user's function raised in a task of the run, ends one item only.
 
@@ -30,7 +30,7 @@ def is_failure_of_item(error: BaseException) -> bool:
     Everything else ends the run: cancellation proper, KeyboardInterrupt, SystemExit and the like.
 
     """
-    parts = leaves(error)
+    parts = leaf_exceptions(error)
     if all(isinstance(part, Exception) for part in parts):
         return True
     cancelled = get_cancelled_exc_class()
@@ -47,7 +47,7 @@ def is_failure_of_item(error: BaseException) -> bool:
 host_task: ContextVar[asyncio.Task[Any] | None] = ContextVar("antflow_host_task", default=None)
 
 
-def present_task() -> asyncio.Task[Any] | None:
+def current_asyncio_task() -> asyncio.Task[Any] | None:
     """Return the present task, on asyncio."""
     on_asyncio = issubclass(get_cancelled_exc_class(), asyncio.CancelledError)
     return asyncio.current_task() if on_asyncio else None

@@ -13,7 +13,7 @@ from typing import Any
 from anyio import get_cancelled_exc_class
 
 
-class Sentry:
+class CancellationWatch:
     """
     Waits in a task of the run, next to those that carry items: what cancels these cancels it.
 
@@ -56,7 +56,7 @@ class Sentry:
                 alarm()
 
     async def _stand_on_asyncio(self) -> None:
-        bell = _Bell(loop=asyncio.get_running_loop())
+        bell = _NotifyingFuture(loop=asyncio.get_running_loop())
         bell.rings = self._cancelled
         self._wake = lambda: bell.set_result(None)
         try:
@@ -76,7 +76,7 @@ class Sentry:
         await lowlevel.wait_task_rescheduled(aborted)
 
 
-class _Bell(asyncio.Future[None]):
+class _NotifyingFuture(asyncio.Future[None]):
     """What the sentry waits for on asyncio: `Task.cancel()` cancels it before it returns."""
 
     rings: Callable[[], None]

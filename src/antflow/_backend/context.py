@@ -6,17 +6,17 @@ import sys
 from contextvars import Context, copy_context
 from typing import Any
 
-from .cancellation import present_task
+from .cancellation import current_asyncio_task
 
 
-def present_context() -> Context | None:
+def current_context() -> Context | None:
     """
     Return the context that the present task runs in: itself, not a copy, which takes longer.
 
     None if the loop does not give it out, as asyncio before Python 3.12.
     """
     # anyio has no way to ask for it: each backend is asked for its own.
-    task: Any = present_task()
+    task: Any = current_asyncio_task()
     if task is None:
         return sys.modules["trio"].lowlevel.current_task().context  # type: ignore[no-any-return]
     return task.get_context() if sys.version_info >= (3, 12) else None

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from anyio import create_task_group, get_cancelled_exc_class
 from anyio.abc import TaskGroup
 
-from .._model.errors import leaves
+from .._model.errors import leaf_exceptions
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
@@ -18,7 +18,7 @@ if sys.version_info < (3, 11):
 def fatal_errors(errors: BaseExceptionGroup[BaseException]) -> list[BaseException]:
     """Return what is in *errors*, without the cancellations that the others caused."""
     cancelled = get_cancelled_exc_class()
-    return [error for error in leaves(errors) if not isinstance(error, cancelled)]
+    return [error for error in leaf_exceptions(errors) if not isinstance(error, cancelled)]
 
 
 def raise_fatal(fatal: list[BaseException]) -> None:
@@ -36,7 +36,7 @@ def raise_fatal(fatal: list[BaseException]) -> None:
 
 
 @asynccontextmanager
-async def hosting() -> AsyncIterator[TaskGroup]:
+async def hosting_group() -> AsyncIterator[TaskGroup]:
     """
     Open a task group in which runs can live beside a body of the user's.
 

@@ -28,7 +28,7 @@ from attrs import astuple, frozen
 from .._api.pipeline import Pipeline
 from .._definition.retry_policy import RetryPolicy
 from .._definition.stage import Stage
-from .._model.errors import leaves
+from .._model.errors import leaf_exceptions
 from .._model.items import Item
 from .demo_report import Progress, RetryCounter, report
 
@@ -233,7 +233,7 @@ async def index_library(
                 group.cancel_scope.cancel()
         except BaseExceptionGroup as errors:
             # Nothing but Ctrl-C, or an output that was closed, ends it so: the first is the one.
-            raise leaves(errors)[0] from None
+            raise leaf_exceptions(errors)[0] from None
         seconds = perf_counter() - began
         progress.finish()
     finally:

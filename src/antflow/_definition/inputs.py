@@ -5,10 +5,10 @@ from __future__ import annotations
 import inspect
 from collections.abc import AsyncIterable, Iterable
 
-from .._model.errors import PipelineError, show
+from .._model.errors import PipelineError, short_repr
 from .._model.items import Item
 from .stage import Stage
-from .validation import refuse
+from .validation import reject_argument
 
 
 def check_items(owner: str, items: object) -> None:
@@ -18,7 +18,7 @@ def check_items(owner: str, items: object) -> None:
     )
     if isinstance(items, (Iterable, AsyncIterable)) and not is_one_item:
         return
-    shown = f"{show(items)} ({type(items).__name__})"
+    shown = f"{short_repr(items)} ({type(items).__name__})"
     hint = ""
     if is_one_item:
         hint = " It looks like a single item: put it in a list."
@@ -38,5 +38,7 @@ def check_target(owner: str, stages: tuple[Stage, ...], target_stage: object) ->
         return 0
     if target_stage not in names:
         hint = "Give its name." if isinstance(target_stage, Stage) else None
-        refuse(owner, "target_stage", f"one of {', '.join(map(repr, names))}", target_stage, hint)
+        reject_argument(
+            owner, "target_stage", f"one of {', '.join(map(repr, names))}", target_stage, hint
+        )
     return names.index(str(target_stage))

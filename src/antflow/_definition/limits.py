@@ -8,18 +8,20 @@ from typing import Any
 from anyio import Semaphore, WouldBlock
 
 from .callables import task_name
-from .validation import check_whole, refuse
+from .validation import check_int, reject_argument
 
 
 def check_limits(owner: str, limits: Any) -> None:
     """Refuse *limits* unless it maps task names to whole numbers of at least 1."""
     if not isinstance(limits, Mapping):
-        refuse(owner, "task_concurrency_limits", "a dict of task names and limits", limits)
+        reject_argument(owner, "task_concurrency_limits", "a dict of task names and limits", limits)
     for key, limit in limits.items():
         if not isinstance(key, str):
             hint = f"Write {task_name(key)!r}." if callable(key) else None
-            refuse(owner, "each key of task_concurrency_limits", "the name of a task", key, hint)
-        check_whole(owner, f"task_concurrency_limits[{key!r}]", limit, at_least=1)
+            reject_argument(
+                owner, "each key of task_concurrency_limits", "the name of a task", key, hint
+            )
+        check_int(owner, f"task_concurrency_limits[{key!r}]", limit, at_least=1)
 
 
 class TaskLimits:

@@ -10,25 +10,27 @@ from typing import Any, Literal
 import stamina
 from attrs import field, frozen
 
-from .._model.errors import leaves, show
+from .._model.errors import leaf_exceptions, short_repr
 from .callables import handler_name, is_async
-from .validation import check_number, check_takes, check_whole, refuse
+from .validation import check_int, check_number, check_signature, reject_argument
 
 BackoffHook = Callable[[Exception], "bool | float | dt.timedelta"]
 
 
 def _check_on(policy: RetryPolicy, attribute: Any, on: object) -> None:
     if isinstance(on, BaseException):
-        refuse("RetryPolicy", "on", "an exception class", on, f"Write on={type(on).__name__}.")
+        reject_argument(
+            "RetryPolicy", "on", "an exception class", on, f"Write on={type(on).__name__}."
+        )
     if isinstance(on, list):
-        refuse("RetryPolicy", "on", "a tuple of exception classes", on, "Write on=(…).")
+        reject_argument("RetryPolicy", "on", "a tuple of exception classes", on, "Write on=(…).")
     kinds = on if isinstance(on, tuple) else (on,)
     if not kinds:
-        refuse("RetryPolicy", "on", "at least one exception class", on)
+        reject_argument("RetryPolicy", "on", "at least one exception class", on)
     for kind in kinds:
         if isinstance(kind, type):
             if not issubclass(kind, Exception):
-                refuse(
+                reject_argument(
                     "RetryPolicy",
                     "on",
                     "Exception or subclasses of it",
@@ -38,12 +40,12 @@ def _check_on(policy: RetryPolicy, attribute: Any, on: object) -> None:
                 )
         elif on is kind and callable(on):
             if is_async(on):
-                refuse(
+                reject_argument(
                     "RetryPolicy", "on", "a plain function as hook", on, "Write def, not async def."
                 )
-            check_takes("RetryPolicy", "on", on, "error")
+            check_signature("RetryPolicy", "on", on, "error")
         else:
-            refuse(
+            reject_argument(
                 "RetryPolicy",
                 "on",
                 "an exception class, a tuple of them, or a hook that takes the exception and "
@@ -53,7 +55,7 @@ def _check_on(policy: RetryPolicy, attribute: Any, on: object) -> None:
 
 
 def _check_attempts(policy: RetryPolicy, attribute: Any, attempts: object) -> None:
-    check_whole("RetryPolicy", "attempts", attempts, at_least=1)
+    check_int("RetryPolicy", "attempts", attempts, at_least=1)
 
 
 def _check_wait(policy: RetryPolicy, attribute: Any, wait: object) -> None:
@@ -62,7 +64,7 @@ def _check_wait(policy: RetryPolicy, attribute: Any, wait: object) -> None:
 
 def _check_scope(policy: RetryPolicy, attribute: Any, scope: object) -> None:
     if not isinstance(scope, str) or scope not in ("task", "stage"):
-        refuse("RetryPolicy", "scope", "'task' or 'stage'", scope)
+        reject_argument("RetryPolicy", "scope", "'task' or 'stage'", scope)
 
 
 def _check_wait_max(policy: RetryPolicy, attribute: Any, wait_max: object) -> None:
@@ -142,7 +144,7 @@ class RetryPolicy:
         """
         if isinstance(self.on, (type, tuple)):
             return isinstance(error, self.on) or all(
-                isinstance(leaf, self.on) for leaf in leaves(error)
+                isinstance(leaf, self.on) for leaf in leaf_exceptions(error)
             )
         verdict: object = self.on(error)
         if isinstance(verdict, bool):
@@ -152,7 +154,7 @@ class RetryPolicy:
         if not isinstance(verdict, (int, float)) or math.isnan(verdict):
             raise TypeError(
                 f"RetryPolicy: the hook on={handler_name(self.on)} must return True, False, or the "
-                f"seconds to wait as a number or timedelta, got {show(verdict)}."
+                f"seconds to wait as a number or timedelta, got {short_repr(verdict)}."
             )
         return max(0.0, float(verdict))
 

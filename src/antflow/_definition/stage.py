@@ -12,7 +12,7 @@ from .._model.errors import StageValidationError
 from .callables import task_name
 from .limits import check_limits
 from .retry_policy import RetryPolicy
-from .validation import check_callback, check_number, check_takes, check_whole, refuse
+from .validation import check_callback, check_int, check_number, check_signature, reject_argument
 
 Task = Callable[..., Any]
 Callback = Callable[..., Any]
@@ -27,30 +27,32 @@ def _owner(stage: Stage) -> str:
 
 def _check_name(stage: Stage, attribute: Any, name: Any) -> None:
     if not isinstance(name, str) or not name.strip():
-        refuse("Stage", "name", "a text that is not empty", name)
+        reject_argument("Stage", "name", "a text that is not empty", name)
 
 
 def _check_workers(stage: Stage, attribute: Any, workers: Any) -> None:
     if callable(workers) or isinstance(workers, (list, tuple)):
         hint = "Write tasks=[…]: the second argument of a stage is the number of its workers."
-        refuse(_owner(stage), "workers", "a whole number of at least 1", workers, hint)
-    check_whole(_owner(stage), "workers", workers, at_least=1)
+        reject_argument(_owner(stage), "workers", "a whole number of at least 1", workers, hint)
+    check_int(_owner(stage), "workers", workers, at_least=1)
 
 
 def _check_tasks(stage: Stage, attribute: Any, tasks: object) -> None:
     owner = _owner(stage)
     bound = "a list or tuple of functions"
     if callable(tasks):
-        refuse(owner, "tasks", bound, tasks, f"Write tasks=[{task_name(tasks)}].")
+        reject_argument(owner, "tasks", bound, tasks, f"Write tasks=[{task_name(tasks)}].")
     if isinstance(tasks, (str, bytes)) or not isinstance(tasks, Sequence):
-        refuse(owner, "tasks", bound, tasks)
+        reject_argument(owner, "tasks", bound, tasks)
     if not tasks:
-        refuse(owner, "tasks", "at least one function", tasks, "Write tasks=[your_function].")
+        reject_argument(
+            owner, "tasks", "at least one function", tasks, "Write tasks=[your_function]."
+        )
     for index, task in enumerate(tasks):
         if inspect.iscoroutine(task):
             name = task.__name__
             task.close()
-            refuse(
+            reject_argument(
                 owner,
                 f"tasks[{index}]",
                 "a function",
@@ -58,9 +60,9 @@ def _check_tasks(stage: Stage, attribute: Any, tasks: object) -> None:
                 f"Write tasks=[{name}], not tasks=[{name}(…)].",
             )
         if not callable(task):
-            refuse(owner, f"tasks[{index}]", "a function", task)
+            reject_argument(owner, f"tasks[{index}]", "a function", task)
         if inspect.isasyncgenfunction(task) or inspect.isgeneratorfunction(task):
-            refuse(
+            reject_argument(
                 owner,
                 f"tasks[{index}]",
                 "a function that returns one value",
@@ -68,7 +70,7 @@ def _check_tasks(stage: Stage, attribute: Any, tasks: object) -> None:
                 "It is a generator function: collect what it yields and return that.",
             )
         if stage.unpack_args is not True:
-            check_takes(owner, f"tasks[{index}]", task, "value")
+            check_signature(owner, f"tasks[{index}]", task, "value")
 
 
 def _check_retry(stage: Stage, attribute: Any, retry: object) -> None:
@@ -76,11 +78,13 @@ def _check_retry(stage: Stage, attribute: Any, retry: object) -> None:
         return
     if not isinstance(retry, str) or retry not in ("per_task", "per_stage"):
         hint = "Write retry=RetryPolicy()." if retry is RetryPolicy else None
-        refuse(_owner(stage), "retry", "'per_task', 'per_stage' or a RetryPolicy", retry, hint)
+        reject_argument(
+            _owner(stage), "retry", "'per_task', 'per_stage' or a RetryPolicy", retry, hint
+        )
 
 
 def _check_attempts(stage: Stage, attribute: Any, attempts: object) -> None:
-    check_whole(_owner(stage), attribute.name, attempts, at_least=1)
+    check_int(_owner(stage), attribute.name, attempts, at_least=1)
 
 
 def _check_wait(stage: Stage, attribute: Any, wait: object) -> None:
@@ -98,12 +102,12 @@ def _check_skip_if(stage: Stage, attribute: Any, skip_if: object) -> None:
 
 def _check_flag(stage: Stage, attribute: Any, flag: object) -> None:
     if not isinstance(flag, bool):
-        refuse(_owner(stage), attribute.name, "True or False", flag)
+        reject_argument(_owner(stage), attribute.name, "True or False", flag)
 
 
 def _check_capacity(stage: Stage, attribute: Any, capacity: object) -> None:
     if capacity is not None:
-        check_whole(_owner(stage), "queue_capacity", capacity, at_least=0, infinite=True)
+        check_int(_owner(stage), "queue_capacity", capacity, at_least=0, infinite=True)
 
 
 def _check_timeout(stage: Stage, attribute: Any, timeout: object) -> None:
@@ -229,16 +233,16 @@ class Stage:
 def check_stages(stages: Sequence[Stage]) -> tuple[Stage, ...]:
     """Return *stages* as a tuple, or refuse them as the stages of a pipeline."""
     if isinstance(stages, Stage):
-        refuse("Pipeline", "stages", "a list of stages", stages, "Write stages=[stage].")
+        reject_argument("Pipeline", "stages", "a list of stages", stages, "Write stages=[stage].")
     if not isinstance(stages, Sequence) or isinstance(stages, (str, bytes)):
-        refuse("Pipeline", "stages", "a list of stages", stages)
+        reject_argument("Pipeline", "stages", "a list of stages", stages)
     if not stages:
-        refuse("Pipeline", "stages", "at least one Stage", stages)
+        reject_argument("Pipeline", "stages", "at least one Stage", stages)
     names: set[str] = set()
     for index, stage in enumerate(stages):
         if not isinstance(stage, Stage):
             hint = "Write Stage(name=…, tasks=[…])."
-            refuse("Pipeline", f"stages[{index}]", "a Stage", stage, hint)
+            reject_argument("Pipeline", f"stages[{index}]", "a Stage", stage, hint)
         if stage.name in names:
             raise StageValidationError(
                 f"Pipeline: two stages are named {stage.name!r}; statistics and events tell stages "

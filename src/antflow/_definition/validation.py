@@ -6,18 +6,20 @@ import inspect
 import math
 from typing import Any, NoReturn
 
-from .._model.errors import StageValidationError, show
+from .._model.errors import StageValidationError, short_repr
 
 
-def refuse(
+def reject_argument(
     owner: str, argument: str, bound: str, value: object, hint: str | None = None
 ) -> NoReturn:
     """Raise the error for an *argument* of *owner* that is not *bound*."""
-    message = f"{owner}: {argument} must be {bound}, got {show(value)} ({type(value).__name__})."
+    message = (
+        f"{owner}: {argument} must be {bound}, got {short_repr(value)} ({type(value).__name__})."
+    )
     raise StageValidationError(message if hint is None else f"{message} {hint}")
 
 
-def check_whole(
+def check_int(
     owner: str, argument: str, value: Any, *, at_least: int, infinite: bool = False
 ) -> None:
     """Refuse *value* unless it is an int, no bool, of at least *at_least*."""
@@ -30,9 +32,9 @@ def check_whole(
             hint = f"Write {argument}={int(value)}, without the quotes."
         elif isinstance(value, float) and value.is_integer():
             hint = f"Write {argument}={int(value)}."
-        refuse(owner, argument, bound, value, hint)
+        reject_argument(owner, argument, bound, value, hint)
     if value < at_least:
-        refuse(owner, argument, bound, value)
+        reject_argument(owner, argument, bound, value)
 
 
 def check_number(
@@ -48,24 +50,24 @@ def check_number(
     """Refuse *value* unless it is a number, no bool, of at least (or above) *at_least*."""
     bound = f"a number {'above' if above else 'of at least'} {at_least}"
     if type(value) is bool or not isinstance(value, (int, float)):
-        refuse(owner, argument, bound, value, hint)
+        reject_argument(owner, argument, bound, value, hint)
     try:
         number = float(value)
     except OverflowError:
         number = math.inf
     if math.isnan(number) or (math.isinf(number) and not (infinite and value == math.inf)):
-        refuse(owner, argument, f"a finite number {bound[9:]}", value, hint)
+        reject_argument(owner, argument, f"a finite number {bound[9:]}", value, hint)
     if value < at_least or (above and value == at_least):
-        refuse(owner, argument, bound, value, hint)
+        reject_argument(owner, argument, bound, value, hint)
 
 
 def check_flag(owner: str, argument: str, value: object) -> None:
     """Refuse *value* unless it is True or False."""
     if not isinstance(value, bool):
-        refuse(owner, argument, "True or False", value)
+        reject_argument(owner, argument, "True or False", value)
 
 
-def check_takes(owner: str, argument: str, function: Any, *names: str) -> None:
+def check_signature(owner: str, argument: str, function: Any, *names: str) -> None:
     """Refuse *function* unless it can be called with as many arguments as there are *names*."""
     try:
         signature = inspect.signature(function)
@@ -75,7 +77,7 @@ def check_takes(owner: str, argument: str, function: Any, *names: str) -> None:
         signature.bind(*names)
     except TypeError:
         bound = f"a function that can be called with ({', '.join(names)})"
-        refuse(owner, argument, bound, function, f"Its signature is {signature}.")
+        reject_argument(owner, argument, bound, function, f"Its signature is {signature}.")
 
 
 def check_callback(owner: str, argument: str, callback: Any, *names: str) -> None:
@@ -86,10 +88,10 @@ def check_callback(owner: str, argument: str, callback: Any, *names: str) -> Non
         name = callback.__name__
         callback.close()
         hint = f"Write {argument}={name}, not {argument}={name}(…)."
-        refuse(owner, argument, "a function or None", callback, hint)
+        reject_argument(owner, argument, "a function or None", callback, hint)
     if not callable(callback):
-        refuse(owner, argument, "a function or None", callback)
+        reject_argument(owner, argument, "a function or None", callback)
     if inspect.isgeneratorfunction(callback) or inspect.isasyncgenfunction(callback):
         hint = "There is a yield in it, so that calling it would do nothing."
-        refuse(owner, argument, "a function that is no generator function", callback, hint)
-    check_takes(owner, argument, callback, *names)
+        reject_argument(owner, argument, "a function that is no generator function", callback, hint)
+    check_signature(owner, argument, callback, *names)

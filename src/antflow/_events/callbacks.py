@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from .._definition.callables import handler_name
 from .._definition.stage import Callback, Stage
-from .._workers.pool import StageHooks
+from .._workers.pool import StageCallbacks
 from .event_bus import Subscription
 from .status_tracker import StatusTracker
 
 
-def hooks_of(stages: tuple[Stage, ...], tracker: StatusTracker | None) -> tuple[StageHooks, ...]:
+def build_callbacks(
+    stages: tuple[Stage, ...], tracker: StatusTracker | None
+) -> tuple[StageCallbacks, ...]:
     """Collect for each stage whom to tell of its items: its own callbacks, then the tracker's."""
 
     def own(stage: Stage, name: str, callback: Callback | None) -> tuple[Subscription, ...]:
@@ -27,7 +29,7 @@ def hooks_of(stages: tuple[Stage, ...], tracker: StatusTracker | None) -> tuple[
     leaves = of_tracker(None if tracker is None else tracker.on_success)
     fails = of_tracker(None if tracker is None else tracker.on_failure)
     return tuple(
-        StageHooks(
+        StageCallbacks(
             own(stage, "on_success", stage.on_success) + (leaves if stage is stages[-1] else ()),
             own(stage, "on_failure", stage.on_failure) + fails,
             own(stage, "on_skip", stage.on_skip) + (leaves if stage is stages[-1] else ()),

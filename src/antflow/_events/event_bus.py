@@ -8,7 +8,7 @@ from typing import Any
 
 from attrs import define, field
 
-from .._backend.cancellation import is_failure_of_item
+from .._backend.cancellation import is_item_failure
 from .._definition.callables import handler_name, is_awaitable
 from .._model.events import StatusEvent, TaskEvent
 
@@ -63,7 +63,7 @@ class Subscription:
         Raises:
             BaseException: *error* itself, if it must not be kept from ending the run.
         """
-        if not is_failure_of_item(error):
+        if not is_item_failure(error):
             try:
                 raise error
             finally:

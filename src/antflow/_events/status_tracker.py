@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from .._definition.callables import handler_name
 from .._definition.limits import check_limits
-from .._definition.validation import check_callback, check_whole
+from .._definition.validation import check_callback, check_int
 from .._model.events import Status, StatusEvent, TaskEvent
 from .._model.items import FailedItem
 from .._model.snapshots import ErrorSummary
@@ -63,7 +63,7 @@ class StatusTracker:
         check_limits("StatusTracker", limits)
         self.task_concurrency_limits = dict(limits)
         if not isinstance(history, bool):
-            check_whole("StatusTracker", "history", history, at_least=1)
+            check_int("StatusTracker", "history", history, at_least=1)
         self._memory = Subscription(self._remember, "the memory of a StatusTracker")
         self._on_status_change = _subscription("on_status_change", on_status_change, "event")
         self._on_task = {

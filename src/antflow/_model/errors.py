@@ -72,14 +72,14 @@ class TaskFailedError(AntFlowError):
         self.attempts = attempts
 
 
-def leaves(error: BaseException) -> list[BaseException]:
+def leaf_exceptions(error: BaseException) -> list[BaseException]:
     """Return the errors inside *error* if it is a group, however deeply nested, else itself."""
     if isinstance(error, BaseExceptionGroup):
-        return [leaf for inner in error.exceptions for leaf in leaves(inner)]
+        return [leaf for inner in error.exceptions for leaf in leaf_exceptions(inner)]
     return [error]
 
 
-def show(value: object) -> str:
+def short_repr(value: object) -> str:
     """Return the repr of *value*, cut to what a message can bear; never raise."""
     try:
         text = repr(value)

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from attrs import field, frozen
 
-from .fast_frozen import unlocked, with_own_metadata
+from .fast_frozen import mutable_twin, with_lazy_metadata
 from .items import FailedItem
 
 Status = Literal["queued", "in_progress", "completed", "failed", "retrying", "skipped"]
@@ -18,7 +18,7 @@ def worker_name(stage: str, number: int) -> str:
     return f"{stage}-W{number}"
 
 
-@with_own_metadata
+@with_lazy_metadata
 @frozen
 class StatusEvent:
     """
@@ -56,7 +56,7 @@ class StatusEvent:
         return None if self.failed_item is None else self.failed_item.exception
 
 
-NewStatusEvent = unlocked(StatusEvent)
+NewStatusEvent = mutable_twin(StatusEvent)
 
 
 @frozen

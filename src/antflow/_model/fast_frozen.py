@@ -8,10 +8,10 @@ from typing import Any, TypeVar
 _Class = TypeVar("_Class", bound="type[Any]")
 # Held while a dict is made: two threads that look at once are given the same. A handler of signals,
 # or a finalizer, may look in the midst of that, too.
-_making = RLock()
+_metadata_lock = RLock()
 
 
-class OwnDict:
+class LazyDict:
     """
     An attribute that is a dict, made at the moment at which somebody looks at it.
 
@@ -27,7 +27,7 @@ class OwnDict:
             return self
         kept = self.slot.__get__(instance)
         if kept is None:
-            with _making:
+            with _metadata_lock:
                 # Another thread may have been faster.
                 kept = self.slot.__get__(instance)
                 kept = {} if kept is None else kept
@@ -38,18 +38,18 @@ class OwnDict:
         self.slot.__set__(instance, value)
 
 
-def with_own_metadata(cls: _Class) -> _Class:
+def with_lazy_metadata(cls: _Class) -> _Class:
     """
     Make ``metadata`` of *cls*, a class with slots, an `OwnDict`.
 
     Most items bring no metadata, and hardly anybody looks at that of an event. An empty dict in
     each of them would be a seventh of what a tracker costs.
     """
-    cls.metadata = OwnDict(cls.metadata)
+    cls.metadata = LazyDict(cls.metadata)
     return cls
 
 
-def unlocked(cls: type[Any]) -> Any:
+def mutable_twin(cls: type[Any]) -> Any:
     """
     Return a subclass of *cls*, frozen and `with_own_metadata`, whose instances can be set.
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from attrs import field, frozen, validators
 
-from .errors import TaskFailedError, show
-from .fast_frozen import unlocked, with_own_metadata
+from .errors import TaskFailedError, short_repr
+from .fast_frozen import mutable_twin, with_lazy_metadata
 
 if sys.version_info < (3, 11):
     from exceptiongroup import ExceptionGroup
@@ -52,7 +52,7 @@ class Item:
     )
 
 
-@with_own_metadata
+@with_lazy_metadata
 @frozen
 class PipelineResult:
     """
@@ -78,7 +78,7 @@ class PipelineResult:
         return self.error is None
 
 
-_NewResult = unlocked(PipelineResult)
+_NewResult = mutable_twin(PipelineResult)
 
 
 def new_result(sequence_id: int, kept: Any, error: BaseException | None) -> PipelineResult:
@@ -93,7 +93,7 @@ def new_result(sequence_id: int, kept: Any, error: BaseException | None) -> Pipe
     result = _NewResult()
     result.sequence_id = sequence_id
     result.error = error
-    if type(kept) is Kept:
+    if type(kept) is IdentifiedValue:
         result.id = kept.id
         result.value = kept.value
         result.metadata = kept.metadata
@@ -142,7 +142,7 @@ class FailedItem:
         """Return a `TaskFailedError` that tells item, stage and task, caused by the exception."""
         tries = "1 attempt" if self.attempts == 1 else f"{self.attempts} attempts"
         error = TaskFailedError(
-            f"item {show(self.item_id)} failed in stage {self.stage!r}, task {self.task_name!r}, "
+            f"item {short_repr(self.item_id)} failed in stage {self.stage!r}, task {self.task_name!r}, "
             f"after {tries}: {self.error_type}: {self.error}",
             self.item_id,
             self.stage,
@@ -221,7 +221,7 @@ class Record:
     # Nobody outside is given this dict itself. None stands for an empty one.
     metadata: dict[str, Any] | None = None
     # Whether it brought neither an id nor metadata.
-    is_bare = True
+    has_default_id = True
 
     def __init__(self, sequence_id: int, item: Any) -> None:
         self.sequence_id = sequence_id
@@ -248,18 +248,20 @@ class Record:
                 self.metadata = metadata
         elif "id" in item:
             self.id = item["id"]
-        self.is_bare = self.id is self.sequence_id and self.metadata is None
+        self.has_default_id = self.id is self.sequence_id and self.metadata is None
 
     def result(self, error: BaseException | None = None) -> PipelineResult:
         """Return what became of the item, with *error* if it failed."""
-        return new_result(self.sequence_id, self.value if self.is_bare else Kept(self), error)
+        return new_result(
+            self.sequence_id, self.value if self.has_default_id else IdentifiedValue(self), error
+        )
 
     def payload(self) -> dict[str, Any]:
         """Return what callbacks are given: a new dict of id, value and metadata."""
         return {"id": self.id, "value": self.value, "metadata": dict(self.metadata or {})}
 
 
-class Kept:
+class IdentifiedValue:
     """An item that came out, and had brought an id or metadata."""
 
     __slots__ = ("id", "metadata", "value")

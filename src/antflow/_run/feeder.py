@@ -19,7 +19,7 @@ from anyio import CancelScope, Event, WouldBlock
 from anyio.lowlevel import checkpoint
 from attrs import define, field
 
-from .._backend.cancellation import is_failure_of_item
+from .._backend.cancellation import is_item_failure
 from .._events.publishing import publish
 from .._model.items import DEFAULT_PRIORITY, Record
 from .._workers.pool import ITEMS_PER_TURN, Pool
@@ -58,7 +58,7 @@ class Feeder:
     error: BaseException | None = field(default=None, init=False)
     paused: Event = field(factory=Event, init=False)
     done: Event = field(factory=Event, init=False)
-    orphaned: bool = field(default=False, init=False)
+    detached: bool = field(default=False, init=False)
     _scope: CancelScope = field(factory=CancelScope, init=False)
     _stopped: bool = field(default=False, init=False)
     # Whether an item is in hand, for which there is no room yet.
@@ -81,7 +81,7 @@ class Feeder:
         try:
             await self._read_and_close()
         except BaseException as error:
-            if not is_failure_of_item(error):
+            if not is_item_failure(error):
                 raise
             self.error = error
         finally:

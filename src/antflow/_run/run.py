@@ -11,8 +11,8 @@ from typing import Any
 from anyio import CancelScope, Event, create_task_group
 from anyio.abc import TaskGroup
 
-from .._backend.cancellation import host_task, present_task
-from .._backend.cancellation_watch import Sentry
+from .._backend.cancellation import current_asyncio_task, host_task
+from .._backend.cancellation_watch import CancellationWatch
 from .._backend.task_groups import fatal_errors, raise_fatal
 from .._definition.limits import TaskLimits
 from .._definition.stage import Stage
@@ -22,11 +22,11 @@ from .._model.items import DEFAULT_PRIORITY
 from .._state.run_state import RunState
 from .._state.worker import Worker
 from .._tasks.task_runner import TaskRunner
-from .._tasks.watchdog import Guard
-from .._workers.pool import Pool, StageHooks
-from .._workers.queues import open_entrance
+from .._tasks.watchdog import Watchdog
+from .._workers.pool import Pool, StageCallbacks
+from .._workers.queues import open_queue
 from .._workers.result_sink import ResultSink
-from .._workers.stragglers import Overtime
+from .._workers.stragglers import Stragglers
 from .._workers.worker_loop import back_off, work
 from .feeder import Feeder
 
@@ -67,13 +67,13 @@ class Run:
         self,
         state: RunState,
         bus: EventBus,
-        hooks: tuple[StageHooks, ...],
+        hooks: tuple[StageCallbacks, ...],
         limits: Mapping[str, int],
         sink: ResultSink | None = None,
         source: Iterable[Any] | AsyncIterable[Any] | None = None,
         target: int = 0,
         priority: float = DEFAULT_PRIORITY,
-        guard: Guard | None = None,
+        guard: Watchdog | None = None,
     ) -> None:
         self.state = state
         self.sink = sink
@@ -92,10 +92,10 @@ class Run:
         self._wired = Event()
         self._guard = guard
         alarms = [state.stop] if guard is None else [state.stop, guard.alarm]
-        self._sentry = Sentry(*alarms)
-        self._overtime = Overtime()
+        self._sentry = CancellationWatch(*alarms)
+        self._overtime = Stragglers()
         # Set while nothing is under way and nobody feeds; a new one each time that this ends.
-        self._quiet = Event()
+        self._idle = Event()
         # Of the tasks that carry items, and of nothing else: cancelling it hurts no bystander.
         self._scope = CancelScope()
         self._group: TaskGroup
@@ -104,13 +104,13 @@ class Run:
         self._pools: list[Pool] = []
         self._feeders: set[Feeder] = set()
         # How many calls of `feed()` wait for the pools to be there.
-        self._coming = 0
+        self._pending_feeds = 0
         self._streams: list[Any] = []
-        state.on_quiet = self._check_quiet
+        state.on_idle = self._check_idle
 
     # ---- its life
 
-    async def conduct(self) -> None:
+    async def execute(self) -> None:
         """
         Open the pools, wait until all is done that was fed, and close them.
 
@@ -122,7 +122,7 @@ class Run:
                 if there are several, in one flat group.
         """
         fatal: list[BaseException] = []
-        self._host = present_task()
+        self._host = current_asyncio_task()
         try:
             with self._scope:
                 async with create_task_group() as self._group:
@@ -141,7 +141,7 @@ class Run:
             self._host = None
             self.state.end()
             self._wired.set()
-            self._quiet.set()
+            self._idle.set()
             self.ended.set()
             if self.sink is not None:
                 self.sink.wake()
@@ -180,11 +180,11 @@ class Run:
         # New workers are started by workers: without this, they would inherit the context variables
         # that tasks set there, instead of those of the caller.
         self._context = self._context_inside()
-        following: Pool | None = None
+        downstream: Pool | None = None
         for stage_state, hooks in zip(reversed(self.state.stages), reversed(self._hooks)):
-            send, receive, entrance, places = open_entrance(stage_state.stage)
+            send, receive, entrance, places = open_queue(stage_state.stage)
             self._streams += (send, receive)
-            following = Pool(
+            downstream = Pool(
                 state=self.state,
                 stage_state=stage_state,
                 bus=self._bus,
@@ -193,24 +193,24 @@ class Run:
                 stream=receive,
                 entrance=entrance,
                 places=places,
-                following=following,
+                downstream=downstream,
                 sink=self.sink,
-                overtime=self._overtime,
+                stragglers=self._overtime,
                 start_worker=self._start_worker,
                 start_back_off=partial(self._start, back_off),
                 stop=self._scope.cancel,
             )
-            if following.following is not None:
-                following.following.room += stage_state.stage.workers
-            self._pools.insert(0, following)
-            following.grow()
+            if downstream.downstream is not None:
+                downstream.downstream.room += stage_state.stage.workers
+            self._pools.insert(0, downstream)
+            downstream.grow()
         if self._source is not None:
             feeder = self._feed_from(self._source, self._target, self._priority)
-            feeder.orphaned = True
+            feeder.detached = True
             if self.draining:
                 feeder.stop()
         self._wired.set()
-        self._check_quiet()
+        self._check_idle()
 
     def _start(self, function: Any, *args: Any) -> None:
         self._group.create_task(function(*args), context=self._context)
@@ -239,7 +239,7 @@ class Run:
         return context
 
     @property
-    def _is_present(self) -> bool:
+    def called_from_run(self) -> bool:
         """Whether the caller is a task or callback of this run, or waits inside of one."""
         return any(run is self for run in _present_runs.get())
 
@@ -247,18 +247,18 @@ class Run:
         try:
             await feeder.run()
         finally:
-            if feeder.orphaned and self._source_error is None:
+            if feeder.detached and self._source_error is None:
                 self._source_error, feeder.error = feeder.error, None
             self._feeders.discard(feeder)
-            self._check_quiet()
+            self._check_idle()
 
-    def _check_quiet(self) -> None:
+    def _check_idle(self) -> None:
         """See whether all is done that was fed: called whenever that may have become true."""
         if self.ended.is_set() or not self._wired.is_set():
             return
-        if self.state.unfinished or self._feeders or self._coming:
+        if self.state.unfinished or self._feeders or self._pending_feeds:
             return
-        self._quiet.set()
+        self._idle.set()
         if self._finishing:
             # From here on the end goes from stage to stage: the last worker closes the next one.
             self.draining = True
@@ -284,26 +284,26 @@ class Run:
             PipelineError: The run takes no more input.
             Exception: What *source* raised; what came before is on its way.
         """
-        self._coming += 1
-        if self._quiet.is_set() and not self.ended.is_set():
+        self._pending_feeds += 1
+        if self._idle.is_set() and not self.ended.is_set():
             # From here on, before the first await: who calls `join()` meanwhile waits for this.
-            self._quiet = Event()
+            self._idle = Event()
         try:
             await self._wired.wait()
             if self.draining:
                 raise PipelineError(f"feed(): the run was shut down, and takes no more. {hint}")
             feeder = self._feed_from(source, target, priority)
         finally:
-            self._coming -= 1
-            self._check_quiet()
+            self._pending_feeds -= 1
+            self._check_idle()
         try:
-            await (feeder.paused if self._is_present else feeder.done).wait()
+            await (feeder.paused if self.called_from_run else feeder.done).wait()
         except BaseException:
             if feeder.stop():
                 with CancelScope(shield=True):
                     await feeder.done.wait()
             raise
-        feeder.orphaned = not feeder.done.is_set()
+        feeder.detached = not feeder.done.is_set()
         error, feeder.error = feeder.error, None
         if error is not None:
             try:
@@ -319,7 +319,7 @@ class Run:
         Raises:
             PipelineError: It would wait for the caller itself.
         """
-        if self._is_present:
+        if self.called_from_run:
             raise PipelineError(
                 "join() was called by a task or callback of the run that it would wait for, which "
                 "would wait for itself. Call it outside."
@@ -329,12 +329,12 @@ class Run:
                 "join(): a stream is finished by the one who iterates over it. Iterate to the end, "
                 "or call shutdown() and then iterate to the end."
             )
-        await self._quiet.wait()
+        await self._idle.wait()
 
     def finish(self) -> None:
         """End as soon as nothing is under way and nobody feeds."""
         self._finishing = True
-        self._check_quiet()
+        self._check_idle()
 
     def drain(self) -> None:
         """Read no further, and end as soon as nothing is under way."""
@@ -362,13 +362,13 @@ class Run:
             self.drain()
         else:
             self.cancel()
-        if not self._is_present and not (drain and self.sink is not None):
+        if not self.called_from_run and not (drain and self.sink is not None):
             await self.ended.wait()
 
     @property
     def busy(self) -> bool:
         """Whether anything is under way, or anybody feeds."""
-        return not self._quiet.is_set()
+        return not self._idle.is_set()
 
     @property
     def stages(self) -> tuple[Stage, ...]:

@@ -13,7 +13,7 @@ from .._model.snapshots import (
 from .run_state import RunState
 
 
-class Observable:
+class Inspection:
     """
     Answers questions about a run from its books.
 

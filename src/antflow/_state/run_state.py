@@ -13,7 +13,7 @@ from attrs import define, field, setters
 from .._definition.callables import task_name
 from .._definition.stage import Stage
 from .._model.events import worker_name
-from .._model.items import FailedItem, Kept, PipelineResult, Record, Results, new_result
+from .._model.items import FailedItem, IdentifiedValue, PipelineResult, Record, Results, new_result
 from .._model.snapshots import (
     DashboardSnapshot,
     ErrorSummary,
@@ -72,7 +72,7 @@ class StageState:
 
 
 # Held while somebody keeps the results that he has made.
-_keeping = RLock()
+_results_lock = RLock()
 # The place of an item that is under way or failed.
 _NOTHING = object()
 
@@ -104,7 +104,7 @@ class RunState:
     # Of those, how many are done with: their outcome is kept or handed over, everybody was told.
     settled: int = field(default=0, init=False)
     # Called whenever these two meet.
-    on_quiet: Callable[[], None] = field(default=_nobody, init=False)
+    on_idle: Callable[[], None] = field(default=_nobody, init=False)
     failures: list[FailedItem] = field(factory=list, init=False)
     _errors_by_type: Counter[str] = field(factory=Counter, init=False)
     _errors_by_stage: Counter[str] = field(factory=Counter, init=False)
@@ -132,7 +132,9 @@ class RunState:
     def deliver(self, record: Record) -> None:
         """Keep what came out of the last stage."""
         if self.collect_results:
-            self._kept[record.sequence_id] = record.value if record.is_bare else Kept(record)
+            self._kept[record.sequence_id] = (
+                record.value if record.has_default_id else IdentifiedValue(record)
+            )
 
     def fail(self, failed: FailedItem) -> None:
         """Keep what failed for good."""
@@ -155,7 +157,7 @@ class RunState:
         """Be done with an item."""
         self.settled = settled = self.settled + 1
         if settled == self.admitted:
-            self.on_quiet()
+            self.on_idle()
 
     @property
     def unfinished(self) -> int:
@@ -173,7 +175,7 @@ class RunState:
         for number, made in enumerate(known):
             if made is None and kept[number] is not _NOTHING:
                 results[number] = new_result(number, kept[number], None)
-        with _keeping:
+        with _results_lock:
             if self._results is known:
                 self._results = results
                 return Results(filter(None, results), self.failures)
@@ -183,7 +185,7 @@ class RunState:
     def end(self) -> None:
         """Close the books: nothing is under way any more."""
         self.over = True
-        self.on_quiet = _nobody
+        self.on_idle = _nobody
         for state in self.stages:
             for worker in state.workers:
                 worker.record = None

@@ -6,7 +6,7 @@ from time import perf_counter, time
 
 from attrs import define, field
 
-from .._model.errors import show
+from .._model.errors import short_repr
 from .._model.items import Record
 from .._model.snapshots import WorkerMetrics, WorkerState
 
@@ -31,7 +31,7 @@ class Worker:
     # When this worker took its record; if it has none, when it was done with the last.
     since: float = field(default=0.0, init=False)
     # How much of that it has not spent on records.
-    rested: float = field(default=0.0, init=False)
+    idle_time: float = field(default=0.0, init=False)
     # Set while an attempt runs whose start was published.
     attempt_began: float | None = field(default=None, init=False)
     processed: int = field(default=0, init=False)
@@ -40,15 +40,17 @@ class Worker:
     def rest(self) -> None:
         """Have waited: the time from the last record until now is not spent on the next."""
         now = perf_counter()
-        self.rested += now - self.since
+        self.idle_time += now - self.since
         self.since = now
 
-    def whereabouts(self) -> str:
+    def describe_position(self) -> str:
         """Say, for a message, where an item is that does not come on."""
         if self.record is None:
             # What came of it is in the books, and is being told.
             return f"a callback of worker {self.name!r}"
-        return f"item {show(self.record.id)} in task {self.task_name!r} of stage {self.stage!r}"
+        return (
+            f"item {short_repr(self.record.id)} in task {self.task_name!r} of stage {self.stage!r}"
+        )
 
     def state(self) -> WorkerState:
         """Return a copy of what this worker is doing."""
@@ -66,7 +68,7 @@ class Worker:
             self.stage,
             self.processed,
             self.failed,
-            self.since - self.rested,
+            self.since - self.idle_time,
             _unix(self.since) if self.processed or self.failed else None,
         )
 

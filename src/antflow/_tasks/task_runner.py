@@ -10,7 +10,7 @@ from typing import Any
 from anyio import CapacityLimiter, Semaphore, current_time, move_on_after, to_thread
 from attrs import define, frozen
 
-from .._backend.cancellation import is_failure_of_item
+from .._backend.cancellation import is_item_failure
 from .._definition.callables import is_async, is_awaitable, task_name
 from .._definition.limits import TaskLimits, acquire_all, release_all
 from .._definition.retry_policy import Retries
@@ -19,7 +19,7 @@ from .._events.event_bus import EventBus, publish_to
 from .._model.events import TaskEvent, TaskEventType
 from .._model.items import Record
 from .._state.worker import Worker
-from .watchdog import Guard, drive
+from .watchdog import Watchdog, drive
 
 Call = Callable[[Any], Awaitable[Any]]
 
@@ -45,7 +45,7 @@ class _Step:
     call: Call
     limits: tuple[Semaphore, ...]
     # Given if each call is driven by hand.
-    guard: Guard | None
+    guard: Watchdog | None
     # Whether there is nothing to do but to call it, as long as nobody hears of it.
     is_plain: bool
 
@@ -66,7 +66,11 @@ class TaskRunner:
     __slots__ = ("_bus", "_policy", "_skip_if", "_stage_name", "_steps", "sole_task")
 
     def __init__(
-        self, stage: Stage, bus: EventBus, pipeline_limits: TaskLimits, guard: Guard | None = None
+        self,
+        stage: Stage,
+        bus: EventBus,
+        pipeline_limits: TaskLimits,
+        guard: Watchdog | None = None,
     ) -> None:
         self._bus = bus
         self._stage_name = stage.name
@@ -119,7 +123,7 @@ class TaskRunner:
                     value = await self._attempt(step, value, record, worker, record.attempt)
                 continue
             except BaseException as error:
-                if not is_failure_of_item(error):
+                if not is_item_failure(error):
                     raise
                 caught = error
             # Outside the except block: what later attempts raise must not have this as context.
@@ -135,7 +139,7 @@ class TaskRunner:
         self, step: _Step, value: Any, error: BaseException, record: Record, worker: Worker
     ) -> Awaitable[Any]:
         """Return what becomes of the item after *step* failed with *error*, to be awaited."""
-        recover = self._try_again if self._policy.scope == "task" else self._give_back
+        recover = self._retry_task if self._policy.scope == "task" else self._requeue_or_fail
         return recover(step, value, error, record, worker)
 
     async def _shall_skip(self, value: Any, record: Record) -> Any:
@@ -147,7 +151,7 @@ class TaskRunner:
                 skip = await skip
             return SKIPPED if skip else None
         except BaseException as error:
-            if not is_failure_of_item(error):
+            if not is_item_failure(error):
                 raise
             return Failure(error, "skip_if", record.attempt, again=False)
 
@@ -172,7 +176,7 @@ class TaskRunner:
         await self._publish_end("complete", step, record, worker, attempt, duration)
         return value
 
-    async def _try_again(
+    async def _retry_task(
         self, step: _Step, value: Any, error: BaseException, record: Record, worker: Worker
     ) -> Any:
         """Repeat *step*, which failed with *error*, as the policy grants it; then do the rest."""
@@ -188,7 +192,7 @@ class TaskRunner:
                 try:
                     await retries.back_off()
                 except BaseException as final:
-                    if not is_failure_of_item(final):
+                    if not is_item_failure(final):
                         raise
                     error = final
                     break
@@ -196,18 +200,18 @@ class TaskRunner:
                 try:
                     result = await self._attempt(step, value, record, worker, attempt)
                 except BaseException as again:
-                    if not is_failure_of_item(again):
+                    if not is_item_failure(again):
                         raise
                     error = again
                 else:
-                    following = self._steps.index(step) + 1
-                    return await self._run_from(following, result, record, worker)
+                    downstream = self._steps.index(step) + 1
+                    return await self._run_from(downstream, result, record, worker)
             await self._publish_end("fail", step, record, worker, attempt, duration, error)
             return Failure(error, step.name, attempt, again=False)
         finally:
             del error
 
-    async def _give_back(
+    async def _requeue_or_fail(
         self, step: _Step, value: Any, error: BaseException, record: Record, worker: Worker
     ) -> Failure:
         """Say whether the item may go through the stage again, after *step* failed with *error*."""
@@ -275,7 +279,7 @@ async def _ask(retries: Retries, error: BaseException, attempt: int) -> tuple[bo
     try:
         return await retries.granted(error, attempt), error
     except BaseException as hook_error:
-        if not is_failure_of_item(hook_error):
+        if not is_item_failure(hook_error):
             raise
         # The user's retry hook is broken: that is what they must see, with its occasion.
         # Past the error's own class: it may be frozen.

@@ -26,7 +26,7 @@ def _cancellation_in(answer: Any) -> BaseException | None:
 
 
 @define(eq=False)
-class Guard:
+class Watchdog:
     """
     What the tasks of one run are watched for.
 
@@ -56,16 +56,16 @@ class Guard:
         return now - self.since >= self.cancel_grace
 
 
-def make_guard(slow_callback_duration: float | None, cancel_grace: float | None) -> Guard | None:
+def make_guard(slow_callback_duration: float | None, cancel_grace: float | None) -> Watchdog | None:
     """Return the guard of a new run; None if there is nothing to watch for."""
     if slow_callback_duration is None and cancel_grace is None:
         return None
-    return Guard(slow_callback_duration, cancel_grace)
+    return Watchdog(slow_callback_duration, cancel_grace)
 
 
 @types.coroutine
 def drive(
-    coroutine: Coroutine[Any, Any, Any], worker: Worker, guard: Guard
+    coroutine: Coroutine[Any, Any, Any], worker: Worker, guard: Watchdog
 ) -> Generator[Any, Any, Any]:
     """
     Await *coroutine*, which *worker* is at: what it awaits is handed to the loop, and back.
@@ -154,17 +154,17 @@ def _warn_of_slow_step(worker: Worker, seconds: float, slow: float) -> None:
         "%s held the loop for %.3f s, where %s s are allowed (slow_callback_duration): all else "
         "waited. Make the task a plain function, which runs in a thread, or call what takes long "
         "with `await anyio.to_thread.run_sync(…)`.",
-        worker.whereabouts(),
+        worker.describe_position(),
         seconds,
         slow,
     )
 
 
-def _warn_of_going_on(worker: Worker, guard: Guard) -> None:
+def _warn_of_going_on(worker: Worker, guard: Watchdog) -> None:
     logger.warning(
         "%s goes on although the run was cancelled, and %s s have passed (cancel_grace): it is "
         "given up. Let a cancellation pass: what a bare `except:`, `except BaseException:` or "
         "`except CancelledError:` catches must be raised again.",
-        worker.whereabouts(),
+        worker.describe_position(),
         guard.cancel_grace,
     )

@@ -17,10 +17,10 @@ from .._model.items import Record
 from .._state.run_state import RunState, StageState
 from .._state.worker import Worker
 from .._tasks.task_runner import Failure, TaskRunner
-from .priority_heap import Line, Ticket
-from .queues import Entrance, Places, PriorityEntrance
+from .priority_heap import PriorityHeap, Ticket
+from .queues import Inlet, PriorityInlet, SlotQueue
 from .result_sink import ResultSink
-from .stragglers import Overtime
+from .stragglers import Stragglers
 
 # After so many items from one queue, others have a turn. That takes as long as an item or two; the
 # price is that tasks which never await hold up the rest for so many.
@@ -33,7 +33,7 @@ _ITEMS_ON_STANDBY = 64
 
 
 @frozen(eq=False)
-class StageHooks:
+class StageCallbacks:
     """Who is told, with values, that an item left a stage."""
 
     success: tuple[Subscription, ...] = ()
@@ -77,14 +77,14 @@ class Pool:
     state: RunState
     stage_state: StageState
     bus: EventBus
-    hooks: StageHooks
+    hooks: StageCallbacks
     runner: TaskRunner
     stream: MemoryObjectReceiveStream[Any]
-    entrance: Entrance
-    places: Places | None
-    following: Pool | None
+    entrance: Inlet
+    places: SlotQueue | None
+    downstream: Pool | None
     sink: ResultSink | None
-    overtime: Overtime
+    stragglers: Stragglers
     start_worker: Callable[[Pool, Worker], None]
     start_back_off: Callable[[Pool, Worker, Record, Failure], None]
     stop: Callable[[], None]
@@ -92,24 +92,24 @@ class Pool:
     receive: Callable[[], Any] = field(init=False)
     turns: Iterator[bool] = field(init=False)
     room: float = field(init=False)
-    is_straight: bool = field(init=False)
-    line: Line | None = field(default=None, init=False)
+    has_fast_path: bool = field(init=False)
+    line: PriorityHeap | None = field(default=None, init=False)
     idle: int = field(default=0, init=False)
-    stuck: int = field(default=0, init=False)
-    freed: int = field(default=0, init=False)
-    surge: int = field(default=1, init=False)
-    vacant: int = field(init=False)
+    blocked: int = field(default=0, init=False)
+    unblocked: int = field(default=0, init=False)
+    next_batch: int = field(default=1, init=False)
+    spare: int = field(init=False)
     # Numbers of workers that left, as a heap: the lowest is used first.
     _free: list[int] = field(factory=list, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.name = self.stage.name
-        self.vacant = self.stage.workers
+        self.spare = self.stage.workers
         self.receive = self.stream.receive_nowait
         self.turns = cycle([False] * (ITEMS_PER_TURN - 1) + [True])
         # Items that come back to the stage are in the stream beside the others.
         self.room = self.stage.capacity + (0 if self.places is None else self.stage.workers)
-        self.is_straight = (
+        self.has_fast_path = (
             self.runner.sole_task is not None and self.places is None and not self.hooks.success
         )
 
@@ -132,18 +132,18 @@ class Pool:
         so a thousand are there within ten steps, and hardly one that is not needed.
         """
         count = 1
-        if self.surge > 1:
-            count = max(1, min(self.surge, self.vacant, self.waiting))
-        self.surge *= 2
+        if self.next_batch > 1:
+            count = max(1, min(self.next_batch, self.spare, self.waiting))
+        self.next_batch *= 2
         workers = self.stage_state.workers
         for _ in range(count):
-            self.vacant -= 1
+            self.spare -= 1
             self.idle += 1
             free = self._free
             worker = workers[heapq.heappop(free)] if free else self.stage_state.add_worker()
             self.start_worker(self, worker)
 
-    async def stand_by(self) -> None:
+    async def wait_until_unblocked(self) -> None:
         """
         Wait, as a worker that was started, while others have no room for what they have.
 
@@ -152,52 +152,52 @@ class Pool:
         own. If they do not, it must begin: the next stage may wait for just the item that it takes.
         """
         state, turns = self.state, 0
-        freed, settled = self.freed, state.settled
-        while self.stuck and not state.stopped:
+        unblocked, settled = self.unblocked, state.settled
+        while self.blocked and not state.stopped:
             if turns == _TURNS_ON_STANDBY:
                 # Items may be finished that never were in this stage.
-                if self.freed == freed or state.settled - settled < _ITEMS_ON_STANDBY:
+                if self.unblocked == unblocked or state.settled - settled < _ITEMS_ON_STANDBY:
                     break
-                turns, freed, settled = 0, self.freed, state.settled
+                turns, unblocked, settled = 0, self.unblocked, state.settled
             await checkpoint()
             turns += 1
 
     async def wait_for_room(self, pending: Awaitable[None]) -> None:
         """Let a worker await *pending*, which hands over what it has."""
-        self.stuck += 1
+        self.blocked += 1
         try:
             await pending
         finally:
-            self.stuck -= 1
-            self.freed += 1
+            self.blocked -= 1
+            self.unblocked += 1
 
     def use_priorities(self) -> None:
         """From now on, let the most urgent item go first."""
         if self.line is None:
-            self.is_straight = False
-            self.line = Line()
-            self.entrance = PriorityEntrance(self.entrance, self.line)
+            self.has_fast_path = False
+            self.line = PriorityHeap()
+            self.entrance = PriorityInlet(self.entrance, self.line)
 
-    def take_back(self, record: Record) -> None:
+    def requeue(self, record: Record) -> None:
         """Queue *record*, which kept its place, once more."""
         assert self.places is not None  # stages that retry as a whole have places
         if self.line is None:
-            self.places.take_back(record)
+            self.places.requeue(record)
         else:
             self.line.join(record)
-            self.places.take_back(Ticket(record if record.place is None else record.place))
+            self.places.requeue(Ticket(record if record.place is None else record.place))
 
-    def renew(self, worker: Worker) -> None:
+    def restart(self, worker: Worker) -> None:
         """Let *worker* go on in a new task."""
         self.idle += 1
         self.start_worker(self, worker)
 
     def leave(self, worker: Worker) -> None:
         """Strike *worker* off; the last one takes the end of the stream on to the next stage."""
-        self.vacant += 1
-        self.surge = 1
+        self.spare += 1
+        self.next_batch = 1
         heapq.heappush(self._free, worker.number)
-        is_last = self.vacant == self.stage.workers
+        is_last = self.spare == self.stage.workers
         # A stopped run is being cancelled: nobody waits for its end, and somebody may still send.
-        if is_last and self.following is not None and not self.state.stopped:
-            self.following.entrance.close()
+        if is_last and self.downstream is not None and not self.state.stopped:
+            self.downstream.entrance.close()

@@ -25,7 +25,7 @@ class Ticket:
         self.place = self if place is None else place
 
 
-class Line:
+class PriorityHeap:
     """
     The records that wait for one stage, the most urgent first, equals in order of arrival.
 

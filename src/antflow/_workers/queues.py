@@ -11,10 +11,10 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 
 from .._definition.stage import Stage
 from .._model.items import Record
-from .priority_heap import Line, Ticket
+from .priority_heap import PriorityHeap, Ticket
 
 
-class Entrance(Protocol):
+class Inlet(Protocol):
     """What the one before a stage sends its items to; an anyio send stream is one."""
 
     def send_nowait(self, item: Any, /) -> None:
@@ -28,7 +28,7 @@ class Entrance(Protocol):
         """Say that nothing more will come."""
 
 
-class Places:
+class SlotQueue:
     """
     The entrance of a stage that takes its items back (per-stage retry).
 
@@ -58,7 +58,7 @@ class Places:
         await self._limiter.acquire_on_behalf_of(item)
         self._stream.send_nowait(item)
 
-    def take_back(self, item: Record | Ticket) -> None:
+    def requeue(self, item: Record | Ticket) -> None:
         """Queue *item* again, at the place that it kept."""
         self._stream.send_nowait(item)
 
@@ -82,12 +82,12 @@ class Places:
             self._stream.close()
 
 
-class PriorityEntrance:
+class PriorityInlet:
     """An entrance before which records stand in a `Line`: only their tickets go through it."""
 
     __slots__ = ("_entrance", "_line")
 
-    def __init__(self, entrance: Entrance, line: Line) -> None:
+    def __init__(self, entrance: Inlet, line: PriorityHeap) -> None:
         self._entrance = entrance
         self._line = line
 
@@ -107,14 +107,14 @@ class PriorityEntrance:
         self._entrance.close()
 
 
-def open_entrance(
+def open_queue(
     stage: Stage,
-) -> tuple[MemoryObjectSendStream[Any], MemoryObjectReceiveStream[Any], Entrance, Places | None]:
+) -> tuple[MemoryObjectSendStream[Any], MemoryObjectReceiveStream[Any], Inlet, SlotQueue | None]:
     """Return both ends of the stream into *stage*, its entrance, and its places if it has some."""
     if stage.retry_policy.scope == "task":
         send, receive = create_memory_object_stream[Any](stage.capacity)
         return send, receive, send, None
     # Bounded by the places.
     send, receive = create_memory_object_stream[Any](math.inf)
-    places = Places(send, stage.workers + stage.capacity)
+    places = SlotQueue(send, stage.workers + stage.capacity)
     return send, receive, places, places

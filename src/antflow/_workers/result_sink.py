@@ -88,9 +88,9 @@ class ResultSink:
         self.wake()
         if len(self._ready) <= self.room:
             return None
-        freed = Event()
-        self._bringers.append((self._taken + len(self._ready), freed))
-        return freed.wait()
+        unblocked = Event()
+        self._bringers.append((self._taken + len(self._ready), unblocked))
+        return unblocked.wait()
 
     def take(self) -> PipelineResult | None:
         """Return the next result, or None if none is there."""
@@ -98,8 +98,8 @@ class ResultSink:
             return None
         self._taken += 1
         if self._bringers and self._bringers[0][0] - self._taken <= self.room:
-            _, freed = self._bringers.popleft()
-            freed.set()
+            _, unblocked = self._bringers.popleft()
+            unblocked.set()
         if self._left is not None:
             self._left.set()
             self._left = None

@@ -13,7 +13,7 @@ PATIENCE = 10
 NAMED = 5
 
 
-class Overtime:
+class Stragglers:
     """The workers of one run that have a task of their own at present."""
 
     def __init__(self) -> None:
@@ -46,6 +46,6 @@ class Overtime:
                 "swallows its cancellation (Pipeline(cancel_grace=…) ends it), shields itself from "
                 "it, or is a plain function, whose thread cannot be stopped.",
                 PATIENCE,
-                ", ".join(worker.whereabouts() for worker in workers[:NAMED]),
+                ", ".join(worker.describe_position() for worker in workers[:NAMED]),
                 f", and {more} more" if more > 0 else "",
             )

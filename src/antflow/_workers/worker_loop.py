@@ -9,8 +9,8 @@ from typing import Any
 from anyio import EndOfStream, WouldBlock
 from attrs import evolve
 
-from .._backend.cancellation import is_failure_of_item
-from .._backend.context import present_context, reset
+from .._backend.cancellation import is_item_failure
+from .._backend.context import current_context, reset
 from .._backend.hints import add_backend_hint
 from .._events.publishing import publish, tell
 from .._model.errors import describe_error
@@ -30,16 +30,16 @@ async def work(pool: Pool, worker: Worker) -> None:
     the task. All others go the whole way, and so do those that fail.
     """
     state, bus = pool.state, pool.bus
-    following, sink = pool.following, pool.sink
+    downstream, sink = pool.downstream, pool.sink
     task: Any = pool.runner.sole_task
-    context, present = copy_context(), present_context()
+    context, present = copy_context(), current_context()
     receive = pool.receive
     record: Any = None
     error = None
-    pool.overtime.begin(worker)
+    pool.stragglers.begin(worker)
     try:
-        if pool.stuck:
-            await pool.stand_by()
+        if pool.blocked:
+            await pool.wait_until_unblocked()
         pool.idle -= 1
         if pool.waiting:
             worker.rest()
@@ -54,7 +54,7 @@ async def work(pool: Pool, worker: Worker) -> None:
             if not is_clean:
                 if not reset(context):
                     # A variable that was new cannot be unset. A new task does not have it.
-                    pool.renew(worker)
+                    pool.restart(worker)
                     return
                 context = copy_context()
 
@@ -75,13 +75,13 @@ async def work(pool: Pool, worker: Worker) -> None:
                     break
             except EndOfStream:
                 break
-            if pool.vacant and not pool.idle:
+            if pool.spare and not pool.idle:
                 pool.grow()
 
-            if not pool.is_straight or bus.task_subscriptions:
+            if not pool.has_fast_path or bus.task_subscriptions:
                 if pool.line is not None:
                     record = pool.line.next(record)
-                await _take_through(record, pool, worker)
+                await process(record, pool, worker)
                 continue
 
             worker.record = record
@@ -92,11 +92,11 @@ async def work(pool: Pool, worker: Worker) -> None:
             try:
                 record.value = await task(record.value)
             except BaseException as caught:
-                if not is_failure_of_item(caught):
+                if not is_item_failure(caught):
                     raise
                 error = caught
             if error is not None:
-                rest_of_way = _take_through(record, pool, worker, error)
+                rest_of_way = process(record, pool, worker, error)
                 # Its traceback holds this frame.
                 error = None
                 await rest_of_way
@@ -106,7 +106,7 @@ async def work(pool: Pool, worker: Worker) -> None:
             worker.since = perf_counter()
             worker.processed += 1
             worker.record = None
-            if following is None:
+            if downstream is None:
                 state.deliver(record)
             if bus.status_subscriptions:
                 now = time()
@@ -114,16 +114,16 @@ async def work(pool: Pool, worker: Worker) -> None:
                 if pending is not None:
                     await pending
                     now = time()
-                if following is not None:
-                    pending = publish("queued", record, following, None, now)
+                if downstream is not None:
+                    pending = publish("queued", record, downstream, None, now)
                     if pending is not None:
                         await pending
                 worker.rest()
-            if following is not None:
+            if downstream is not None:
                 try:
-                    following.entrance.send_nowait(record)
+                    downstream.entrance.send_nowait(record)
                 except WouldBlock:
-                    await pool.wait_for_room(following.entrance.send(record))
+                    await pool.wait_for_room(downstream.entrance.send(record))
                     worker.rest()
             elif sink is None:
                 state.settle()
@@ -135,15 +135,15 @@ async def work(pool: Pool, worker: Worker) -> None:
                 state.settle()
         pool.leave(worker)
     finally:
-        pool.overtime.end(worker)
+        pool.stragglers.end(worker)
         # The traceback of a failure holds this frame, and through these it would hold failures.
         record = None
-        del pool, following, state, context, present, receive, sink
+        del pool, downstream, state, context, present, receive, sink
 
 
 async def _wait_for_item(pool: Pool, worker: Worker) -> Record:
     """Let others have a turn, and wait until there is an item."""
-    pool.surge = 1
+    pool.next_batch = 1
     pool.idle += 1
     try:
         record: Record = await pool.stream.receive()
@@ -153,7 +153,7 @@ async def _wait_for_item(pool: Pool, worker: Worker) -> Record:
     return record
 
 
-async def _take_through(
+async def process(
     record: Record, pool: Pool, worker: Worker, error: BaseException | None = None
 ) -> None:
     """
@@ -165,7 +165,7 @@ async def _take_through(
         worker: Whoever it is.
         error: What the sole task raised, if it was called already.
     """
-    bus, runner, following, places = pool.bus, pool.runner, pool.following, pool.places
+    bus, runner, downstream, places = pool.bus, pool.runner, pool.downstream, pool.places
     outcome: Any = None
     if error is None:
         worker.record = record
@@ -177,7 +177,7 @@ async def _take_through(
         try:
             outcome = await runner.run(record, worker)
         except BaseException as caught:
-            if runner.sole_task is None or not is_failure_of_item(caught):
+            if runner.sole_task is None or not is_item_failure(caught):
                 raise
             error = caught
     if error is not None:
@@ -205,7 +205,7 @@ async def _take_through(
             record.value = outcome
         # In one go, with no await in between: the books are right at every instant.
         worker.processed += 1
-        if following is None:
+        if downstream is None:
             pool.state.deliver(record)
         if bus.status_subscriptions:
             pending = publish(status, record, pool, worker.name, time())
@@ -218,15 +218,15 @@ async def _take_through(
             place = places.place_of(record)
             # What this stage counted is nothing to the next.
             record.attempt, record.retries = 1, None
-        if following is not None:
+        if downstream is not None:
             if bus.status_subscriptions:
-                pending = publish("queued", record, following, None, time())
+                pending = publish("queued", record, downstream, None, time())
                 if pending is not None:
                     await pending
             try:
-                following.entrance.send_nowait(record)
+                downstream.entrance.send_nowait(record)
             except WouldBlock:
-                await pool.wait_for_room(following.entrance.send(record))
+                await pool.wait_for_room(downstream.entrance.send(record))
         elif pool.sink is not None:
             pending = pool.sink.put(record.result())
             if pending is not None:
@@ -234,11 +234,11 @@ async def _take_through(
         if places is not None:
             # Only now: an item that waits for room in the next stage still counts here.
             places.release(place)
-        if following is None:
+        if downstream is None:
             pool.state.settle()
     worker.rest()
     # As in `work()`.
-    del record, outcome, pool, runner, following
+    del record, outcome, pool, runner, downstream
 
 
 async def _retry(record: Record, failure: Failure, pool: Pool, worker: Worker) -> None:
@@ -267,12 +267,12 @@ async def back_off(pool: Pool, worker: Worker, record: Record, failure: Failure)
     try:
         await record.retries.back_off()
     except BaseException as error:
-        if not is_failure_of_item(error):
+        if not is_item_failure(error):
             raise
         await _fail(record, evolve(failure, error=error), pool, worker)
     else:
         record.attempt += 1
-        pool.take_back(record)
+        pool.requeue(record)
 
 
 async def _fail(record: Record, failure: Failure, pool: Pool, worker: Worker) -> None:

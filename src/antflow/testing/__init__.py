@@ -13,26 +13,26 @@ except ImportError as error:  # pragma: no cover
         "antflow.testing needs trio and hypothesis: pip install 'antflow[testing]'"
     ) from error
 
-from ._clock import VirtualTimeLoop as VirtualTimeLoop
-from ._clock import backends as backends
-from ._clock import virtual_clock as virtual_clock
-from ._entries import Ended as Ended
-from ._entries import Opened as Opened
-from ._entries import Read as Read
-from ._entries import Taken as Taken
-from ._explore import Deadlock as Deadlock
-from ._explore import Exploration as Exploration
-from ._explore import Livelock as Livelock
-from ._explore import cancel as cancel
-from ._explore import cancel_natively as cancel_natively
-from ._explore import explore as explore
-from ._explore import interrupt as interrupt
-from ._explore import kill as kill
-from ._log import EventLog as EventLog
-from ._promises import assert_promises as assert_promises
-from ._schedule import Decision as Decision
-from ._schedule import random_schedule as random_schedule
-from ._schedule import schedules as schedules
+from ._exploration.clock import VirtualTimeLoop as VirtualTimeLoop
+from ._exploration.clock import backends as backends
+from ._exploration.clock import virtual_clock as virtual_clock
+from ._exploration.explore import Deadlock as Deadlock
+from ._exploration.explore import Exploration as Exploration
+from ._exploration.explore import Livelock as Livelock
+from ._exploration.explore import cancel as cancel
+from ._exploration.explore import cancel_natively as cancel_natively
+from ._exploration.explore import explore as explore
+from ._exploration.explore import interrupt as interrupt
+from ._exploration.explore import kill as kill
+from ._exploration.schedule import Decision as Decision
+from ._exploration.schedule import random_schedule as random_schedule
+from ._exploration.schedule import schedules as schedules
+from ._promises.check import assert_promises as assert_promises
+from ._promises.entries import Ended as Ended
+from ._promises.entries import Opened as Opened
+from ._promises.entries import Read as Read
+from ._promises.entries import Taken as Taken
+from ._promises.event_log import EventLog as EventLog
 from ._strategies import AsyncSource as AsyncSource
 from ._strategies import DrawnTask as DrawnTask
 from ._strategies import GeneratorSource as GeneratorSource

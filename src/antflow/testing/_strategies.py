@@ -12,7 +12,7 @@ from attrs import evolve, field, frozen
 from .._api.pipeline import Pipeline
 from .._definition.retry_policy import RetryPolicy
 from .._definition.stage import Stage, Task
-from .._definition.validation import check_callback, check_whole
+from .._definition.validation import check_callback, check_int
 from .._model.items import Item
 from ._tasks import flaky, slow
 
@@ -123,8 +123,8 @@ def sources(*, min_size: int = 0, max_size: int = 20) -> SearchStrategy[Any]:
         ImportError: hypothesis is not installed.
     """
     owner = "sources()"
-    check_whole(owner, "min_size", min_size, at_least=0)
-    check_whole(owner, "max_size", max_size, at_least=min_size)
+    check_int(owner, "min_size", min_size, at_least=0)
+    check_int(owner, "max_size", max_size, at_least=min_size)
     st = _hypothesis()
     wrap = st.sampled_from([_bare, _as_dict, _as_item])
     items = st.builds(_wrapped, wrap, st.integers(min_size, max_size))
@@ -179,9 +179,9 @@ def stages(
     """
     owner = "stages()"
     check_callback(owner, "task", task, "value")
-    check_whole(owner, "max_workers", max_workers, at_least=1)
-    check_whole(owner, "max_capacity", max_capacity, at_least=0)
-    check_whole(owner, "max_failures", max_failures, at_least=0)
+    check_int(owner, "max_workers", max_workers, at_least=1)
+    check_int(owner, "max_capacity", max_capacity, at_least=0)
+    check_int(owner, "max_failures", max_failures, at_least=0)
     st = _hypothesis()
     drawn = st.builds(
         DrawnTask,
@@ -218,7 +218,7 @@ def pipelines(*, max_stages: int = 3, **limits: Any) -> SearchStrategy[Pipeline]
         StageValidationError: An argument is not valid.
         ImportError: hypothesis is not installed.
     """
-    check_whole("pipelines()", "max_stages", max_stages, at_least=1)
+    check_int("pipelines()", "max_stages", max_stages, at_least=1)
     st = _hypothesis()
     return st.builds(  # type: ignore[no-any-return]
         _numbered, st.lists(stages(**limits), min_size=1, max_size=max_stages)

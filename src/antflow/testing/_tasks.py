@@ -14,9 +14,9 @@ from anyio.lowlevel import RunVar
 
 from .._definition.callables import is_async, is_awaitable, task_name
 from .._definition.stage import Task
-from .._definition.validation import check_number, check_takes, check_whole, refuse
-from .._model.errors import show
-from ._keys import key_of
+from .._definition.validation import check_int, check_number, check_signature, reject_argument
+from .._model.errors import short_repr
+from ._equality import key_of
 
 T = TypeVar("T")
 AsyncTask = Callable[..., Any]
@@ -51,13 +51,13 @@ def flaky(
     if callable(times):
         _check_function(owner, "times", times, "Write flaky(task, times=…).")
     else:
-        check_whole(owner, "times", times, at_least=0)
+        check_int(owner, "times", times, at_least=0)
     _check_error(owner, error)
     failed = RunVar[Counter[Hashable]]("attempts that failed, by key")
 
     async def before(value: Any) -> None:
         number = times(value) if callable(times) else times
-        check_whole(owner, f"times({show(value)})", number, at_least=0)
+        check_int(owner, f"times({short_repr(value)})", number, at_least=0)
         counts = _of_this_loop(failed, Counter)
         key = key_of(value)
         if counts[key] < number:
@@ -119,7 +119,7 @@ def slow(
         seconds = delay
     elif isinstance(delay, Sequence) and not isinstance(delay, (str, bytes)):
         if not delay:
-            refuse(owner, "delay", "at least one number of seconds", delay)
+            reject_argument(owner, "delay", "at least one number of seconds", delay)
         for index, each in enumerate(delay):
             check_number(owner, f"delay[{index}]", each, at_least=0, infinite=True)
         seconds = _in_turn(tuple(delay))
@@ -129,7 +129,7 @@ def slow(
 
     async def before(value: Any) -> None:
         wait = seconds(value)
-        check_number(owner, f"delay({show(value)})", wait, at_least=0, infinite=True)
+        check_number(owner, f"delay({short_repr(value)})", wait, at_least=0, infinite=True)
         await (anyio.sleep_forever() if wait == math.inf else anyio.sleep(wait))
 
     return _preceded(before, task, "slow")
@@ -183,15 +183,17 @@ def _of_this_loop(variable: RunVar[T], make: Callable[[], T]) -> T:
 
 
 def _made(error: Raised, value: Any, why: str) -> BaseException:
-    made: object = error(f"{why}: {show(value)}" if isinstance(error, type) else value)
+    made: object = error(f"{why}: {short_repr(value)}" if isinstance(error, type) else value)
     if not isinstance(made, BaseException):
-        raise TypeError(f"error({show(value)}) must return an exception, got {show(made)}")
+        raise TypeError(
+            f"error({short_repr(value)}) must return an exception, got {short_repr(made)}"
+        )
     return made
 
 
 def _check_task(owner: str, task: object, hint: str) -> None:
     if task is not None and not callable(task):
-        refuse(owner, "task", "a function or None", task, hint)
+        reject_argument(owner, "task", "a function or None", task, hint)
 
 
 def _check_error(owner: str, error: Any) -> None:
@@ -199,10 +201,10 @@ def _check_error(owner: str, error: Any) -> None:
         # Raised twice, it would carry the traceback of the first time.
         name = type(error).__name__
         hint = f"Write error={name}, or error=lambda value: {name}(…) to make one each time."
-        refuse(owner, "error", "an exception class or a function", error, hint)
+        reject_argument(owner, "error", "an exception class or a function", error, hint)
     if isinstance(error, type):
         if not issubclass(error, BaseException):
-            refuse(owner, "error", "an exception class or a function", error)
+            reject_argument(owner, "error", "an exception class or a function", error)
     else:
         what_for = "Write failing(error, task)." if owner == "failing()" else None
         _check_function(owner, "error", error, what_for)
@@ -211,5 +213,5 @@ def _check_error(owner: str, error: Any) -> None:
 def _check_function(owner: str, argument: str, function: Any, hint: str | None = None) -> None:
     """Refuse *function* unless it is plain, and takes a value."""
     if not callable(function) or is_async(function):
-        refuse(owner, argument, "a plain function of the value", function, hint)
-    check_takes(owner, argument, function, "value")
+        reject_argument(owner, argument, "a plain function of the value", function, hint)
+    check_signature(owner, argument, function, "value")

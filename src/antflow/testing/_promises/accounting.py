@@ -6,14 +6,14 @@ from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
-from .._definition.validation import refuse
-from .._model.errors import show
-from .._model.events import StatusEvent
-from .._model.items import FailedItem, PipelineResult, Results
-from ._broken import broken
-from ._entries import Opened, Read
-from ._keys import key_of
-from ._log import EventLog
+from ..._definition.validation import reject_argument
+from ..._model.errors import short_repr
+from ..._model.events import StatusEvent
+from ..._model.items import FailedItem, PipelineResult, Results
+from .._equality import key_of
+from .entries import Opened, Read
+from .event_log import EventLog
+from .violation import broken
 
 P1 = "P1 accounted"
 P2 = "P2 input order"
@@ -51,7 +51,7 @@ class Accounts:
             raise ValueError(
                 f"assert_promises() tells items apart by their ids, and numbers "
                 f"{other.sequence_id} and {read.sequence_id} of the input both have the id "
-                f"{show(read.item_id)}. Feed them with ids of their own: Item(value, id=…)."
+                f"{short_repr(read.item_id)}. Feed them with ids of their own: Item(value, id=…)."
             )
         self.ids[key] = read.item_id
 
@@ -156,6 +156,6 @@ def split(given: Iterable[PipelineResult]) -> tuple[list[PipelineResult], list[F
     for result in results:
         if not isinstance(result, PipelineResult):
             hint = "Give what run() returned, as it is, or a list of what a stream gave."
-            refuse("assert_promises()", "results", "results of a pipeline", result, hint)
+            reject_argument("assert_promises()", "results", "results of a pipeline", result, hint)
     failures = given.failures if isinstance(given, Results) else []
     return [result for result in results if result.is_success], failures

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .._definition.validation import check_flag, refuse
-from .._model.items import PipelineResult, Results
-from ._accounts import Accounts
-from ._bounds import check_bounds, check_first_in_first_out
-from ._grammar import check_grammar
-from ._log import EventLog
+from ..._definition.validation import check_flag, reject_argument
+from ..._model.items import PipelineResult, Results
+from .accounting import Accounts
+from .bounds import check_bounds, check_first_in_first_out
+from .event_log import EventLog
+from .event_order import check_grammar
 
 
 def assert_promises(
@@ -52,11 +52,11 @@ def assert_promises(
     owner = "assert_promises()"
     if not isinstance(log, EventLog):
         hint = "Write log = EventLog(pipeline) before you run it."
-        refuse(owner, "log", "an EventLog", log, hint)
+        reject_argument(owner, "log", "an EventLog", log, hint)
     check_flag(owner, "complete", complete)
     if results is not None and not isinstance(results, Sequence):
         hint = "Give what run() returned, or a list of what a stream gave."
-        refuse(owner, "results", "a list of results, or None", results, hint)
+        reject_argument(owner, "results", "a list of results, or None", results, hint)
     if results is None and (log.buffer_size is not None or log.taken):
         results = log.taken
     accounts = Accounts(log)

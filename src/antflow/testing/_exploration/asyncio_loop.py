@@ -7,8 +7,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from ._clock import VirtualTimeLoop
-from ._schedule import ReadyQueue
+from .clock import VirtualTimeLoop
+from .schedule import ReadyQueue
 
 # How a task has its next step called, in C: by an object without a name if it was only begun, or
 # let others go first; by this function if what it waited for is there.

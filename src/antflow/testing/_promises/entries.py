@@ -7,10 +7,10 @@ from typing import Any
 
 from attrs import frozen
 
-from .._model.errors import show
-from .._model.events import StatusEvent, TaskEvent
-from .._model.items import DEFAULT_PRIORITY, PipelineResult
-from ._keys import key_of
+from ..._model.errors import short_repr
+from ..._model.events import StatusEvent, TaskEvent
+from ..._model.items import DEFAULT_PRIORITY, PipelineResult
+from .._equality import key_of
 
 
 @frozen
@@ -89,4 +89,4 @@ def describe(entry: ItemEntry) -> str:
         return f"taken as number {entry.result.sequence_id}"
     error = entry.metadata.get("error") if isinstance(entry, StatusEvent) else entry.error
     worker = "" if entry.worker is None else f", {entry.worker}"
-    return f"{words_of(entry)}{worker}" + ("" if error is None else f" ({show(error)})")
+    return f"{words_of(entry)}{worker}" + ("" if error is None else f" ({short_repr(error)})")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NoReturn
 
-from .._model.errors import show
-from ._log import EventLog
+from ..._model.errors import short_repr
+from .event_log import EventLog
 
 
 def broken(
@@ -15,6 +15,6 @@ def broken(
     where = "" if stage is None else f", stage {stage!r}"
     story = log.story(item_id) or "  nothing"
     raise AssertionError(
-        f"{promise} is broken for item {show(item_id)}{where}: {came}. {instead}.\n"
-        f"What happened to item {show(item_id)}:\n{story}"
+        f"{promise} is broken for item {short_repr(item_id)}{where}: {came}. {instead}.\n"
+        f"What happened to item {short_repr(item_id)}:\n{story}"
     )

@@ -14,7 +14,7 @@ from typing import Any
 import trio
 import trio.testing
 
-from ._waiting import a_thread_works, asyncio_tasks, trio_tasks
+from .blocked_tasks import a_thread_works, asyncio_tasks, trio_tasks
 
 # Real seconds between two looks at what runs in threads: time stands still for as long as they do.
 _PATIENCE = 0.001

@@ -7,7 +7,7 @@ from typing import Any
 
 import trio
 
-from ._schedule import ReadyQueue
+from .schedule import ReadyQueue
 
 
 def task_of(task: Any) -> Any:

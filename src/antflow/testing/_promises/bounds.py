@@ -8,12 +8,12 @@ from itertools import takewhile
 
 from attrs import define, field
 
-from .._model.errors import show
-from .._model.events import StatusEvent
-from ._broken import broken
-from ._entries import Ended, Opened, Read, Taken
-from ._keys import key_of
-from ._log import EventLog
+from ..._model.errors import short_repr
+from ..._model.events import StatusEvent
+from .._equality import key_of
+from .entries import Ended, Opened, Read, Taken
+from .event_log import EventLog
+from .violation import broken
 
 P4 = "P4 FIFO"
 P5 = "P5 bounded"
@@ -86,7 +86,7 @@ class _Line:
             if same and self.sure.get(other, arrival) < arrival:
                 first = self.log.entries[self.queued[other]]
                 assert isinstance(first, StatusEvent)
-                name = show(first.item_id)
+                name = short_repr(first.item_id)
                 broken(
                     P4,
                     self.log,

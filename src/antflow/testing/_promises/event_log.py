@@ -13,15 +13,15 @@ from collections.abc import (
 from types import TracebackType
 from typing import Any
 
-from .._api.pipeline import Pipeline
-from .._api.result_stream import ResultStream
-from .._definition.inputs import check_items
-from .._definition.validation import refuse
-from .._events.event_bus import Subscription
-from .._model.events import StatusEvent, TaskEvent
-from .._model.items import DEFAULT_PRIORITY, PipelineResult, Record
-from ._entries import Ended, Entry, ItemEntry, Opened, Read, Taken, describe, key_of_entry
-from ._keys import key_of
+from ..._api.pipeline import Pipeline
+from ..._api.result_stream import ResultStream
+from ..._definition.inputs import check_items
+from ..._definition.validation import reject_argument
+from ..._events.event_bus import Subscription
+from ..._model.events import StatusEvent, TaskEvent
+from ..._model.items import DEFAULT_PRIORITY, PipelineResult, Record
+from .._equality import key_of
+from .entries import Ended, Entry, ItemEntry, Opened, Read, Taken, describe, key_of_entry
 
 
 class EventLog:
@@ -59,7 +59,7 @@ class EventLog:
     def __init__(self, pipeline: Pipeline) -> None:
         if not isinstance(pipeline, Pipeline):
             hint = "Write EventLog(pipeline) before you run it."
-            refuse("EventLog()", "pipeline", "a Pipeline", pipeline, hint)
+            reject_argument("EventLog()", "pipeline", "a Pipeline", pipeline, hint)
         self.pipeline = pipeline
         self.entries: list[Entry] = []
         self.buffer_size: float | None = None
@@ -189,7 +189,7 @@ class EventLog:
         """Record that *result* was taken from a stream, and return it."""
         if not isinstance(result, PipelineResult):
             hint = "Write log.take(result) for each result of a stream, or log.sink(results)."
-            refuse("EventLog.take()", "result", "a PipelineResult", result, hint)
+            reject_argument("EventLog.take()", "result", "a PipelineResult", result, hint)
         self.entries.append(Taken(result))
         return result
 
@@ -202,7 +202,9 @@ class EventLog:
         """
         if not isinstance(results, ResultStream):
             hint = "Write `async for result in log.sink(results)` inside of `async with`."
-            refuse("EventLog.sink()", "results", "what pipeline.stream() returns", results, hint)
+            reject_argument(
+                "EventLog.sink()", "results", "what pipeline.stream() returns", results, hint
+            )
         self.buffer_size = results._sink.room
         self.window = results._sink.window
         return _Taking(self, results)

@@ -12,13 +12,13 @@ from typing import Any, TypeVar
 import anyio
 from anyio import CancelScope
 
-from ._asyncio_loop import ExploredLoop
-from ._asyncio_loop import task_of as task_of_handle
-from ._clock import virtual_clock
-from ._schedule import Decision, ReadyQueue
-from ._trio_queue import Explored, lift_shields
-from ._trio_queue import task_of as task_itself
-from ._waiting import NamedTask, asyncio_tasks, describe, trio_tasks
+from .asyncio_loop import ExploredLoop
+from .asyncio_loop import task_of as task_of_handle
+from .blocked_tasks import NamedTask, asyncio_tasks, describe, trio_tasks
+from .clock import virtual_clock
+from .schedule import Decision, ReadyQueue
+from .trio_queue import Explored, lift_shields
+from .trio_queue import task_of as task_itself
 
 T = TypeVar("T")
 

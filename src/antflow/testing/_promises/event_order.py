@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 
-from .._definition.callables import task_name
-from .._definition.stage import Stage
-from .._model.events import StatusEvent, TaskEvent
-from ._broken import broken
-from ._entries import words_of
-from ._keys import key_of
-from ._log import EventLog
+from ..._definition.callables import task_name
+from ..._definition.stage import Stage
+from ..._model.events import StatusEvent, TaskEvent
+from .._equality import key_of
+from .entries import words_of
+from .event_log import EventLog
+from .violation import broken
 
 P3 = "P3 item order"
 
