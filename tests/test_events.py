@@ -156,14 +156,14 @@ class TestBus:
     async def test_no_event_is_built_that_nobody_hears(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from antflow._tasks import task_runner as _task_runner
-        from antflow._workers import worker_loop as _flow
+        from antflow._events import publishing
+        from antflow._tasks import task_runner
 
         def refuse(*args: Any) -> None:
             raise AssertionError("nobody hears this")
 
-        monkeypatch.setattr(_flow, "publish", refuse)
-        monkeypatch.setattr(_task_runner, "TaskEvent", refuse)
+        monkeypatch.setattr(publishing, "MutableStatusEvent", refuse)
+        monkeypatch.setattr(task_runner, "TaskEvent", refuse)
         stages = [
             one_attempt(odd_fails),
             Stage("B", 1, [same], "per_stage", skip_if=lambda value: value == 2),

@@ -15,7 +15,7 @@ import attrs
 import pytest
 
 from antflow import Item, Pipeline, PipelineResult, Stage, StatusEvent, StatusTracker
-from antflow._model import fast_frozen as _frozen
+from antflow._model import fast_frozen
 
 SOURCES = [
     pytest.param(7, 0, {}, id="bare"),
@@ -137,11 +137,11 @@ def test_threads_that_look_at_once_are_given_the_same_metadata() -> None:
 
         def __set__(self, instance: object, value: Any) -> None:
             # So the other cannot be between its second look and this.
-            assert _frozen._metadata_lock._is_owned()  # type: ignore[attr-defined]
+            assert fast_frozen._metadata_lock._is_owned()  # type: ignore[attr-defined]
             self.kept = value
 
     class Record:
-        metadata = _frozen.LazyDict(Slot())
+        metadata = fast_frozen.LazyDict(Slot())
 
     record = Record()
     with ThreadPoolExecutor(2) as pool:
@@ -164,7 +164,7 @@ def test_who_looks_in_the_midst_of_another_look_does_not_wait_for_it() -> None:
             self.kept = value
 
     class Record:
-        metadata = _frozen.LazyDict(Slot())
+        metadata = fast_frozen.LazyDict(Slot())
 
     assert Record().metadata == {}
 

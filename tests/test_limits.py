@@ -11,7 +11,7 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from antflow import Pipeline, RetryPolicy, Stage, StatusTracker
-from antflow._definition.limits import TaskLimits, acquire_all, release_all
+from antflow._tasks.concurrency_limits import acquire_all, make_semaphores, release_all
 
 
 class Meter:
@@ -127,7 +127,8 @@ async def test_overlapping_runs_have_limits_of_their_own() -> None:
 
 
 async def test_who_waits_for_one_limit_holds_no_other() -> None:
-    scarce, plenty = TaskLimits({"t": 1}).of("t") + TaskLimits({"t": 5}).of("t")
+    semaphores = make_semaphores({"scarce": 1, "plenty": 5})
+    scarce, plenty = semaphores["scarce"], semaphores["plenty"]
     await scarce.acquire()
     async with anyio.create_task_group() as group:
         group.start_soon(acquire_all, (plenty, scarce))
@@ -140,7 +141,7 @@ async def test_who_waits_for_one_limit_holds_no_other() -> None:
 
 
 async def test_cancelling_who_waits_leaks_nothing() -> None:
-    (limit,) = TaskLimits({"t": 1}).of("t")
+    limit = make_semaphores({"t": 1})["t"]
     await limit.acquire()
     with anyio.CancelScope() as scope:
         async with anyio.create_task_group() as group:
@@ -153,7 +154,7 @@ async def test_cancelling_who_waits_leaks_nothing() -> None:
 
 
 async def test_waiting_is_first_come_first_served() -> None:
-    (limit,) = TaskLimits({"t": 1}).of("t")
+    limit = make_semaphores({"t": 1})["t"]
     order: list[int] = []
 
     async def take(number: int) -> None:

@@ -504,7 +504,7 @@ async def test_shutdown_without_draining_cancels_a_run() -> None:
             await pipeline.shutdown(drain=False)
 
         group.start_soon(stop)
-        with pytest.raises(PipelineError, match=r"before all was finished: 3 of 3 items"):
+        with pytest.raises(PipelineError, match=r"before everything was finished: 3 of 3 items"):
             await pipeline.run([1, 2, 3])
 
 
@@ -773,14 +773,14 @@ async def test_an_item_under_way_is_not_mistaken_when_priorities_come_into_use(
     assert [failed.value for failed in pipeline.failures] == [0]
 
 
-async def test_pipelines_that_use_no_priority_have_no_line() -> None:
+async def test_pipelines_that_use_no_priority_have_no_heap() -> None:
     pipeline = Pipeline([Stage("A", 1, [same])])
     async with pipeline:
         await pipeline.feed([1], priority=100)
         assert pipeline._run is not None
-        assert all(pool.line is None for pool in pipeline._run._pools)
+        assert all(pool.queue.heap is None for pool in pipeline._run._pools)
         await pipeline.feed([1], priority=99)
-        assert all(pool.line is not None for pool in pipeline._run._pools)
+        assert all(pool.queue.heap is not None for pool in pipeline._run._pools)
 
 
 async def test_failed_items_are_fed_again_where_they_failed() -> None:
@@ -851,7 +851,7 @@ async def test_a_feed_that_was_only_just_called_is_waited_for() -> None:
     pipeline = Pipeline([Stage("A", 1, [same])])
     async with pipeline, anyio.create_task_group() as group:
         group.start_soon(pipeline.feed, [1, 2, 3])
-        while pipeline._block is not None and pipeline._block.run is None:
+        while pipeline._block is not None and pipeline._block.host.run is None:
             await checkpoint()
         await pipeline.join()
         assert pipeline.results.values == [1, 2, 3]
@@ -876,7 +876,7 @@ async def test_nothing_new_begins_while_a_block_is_left() -> None:
             inner.start_soon(anyio.sleep, 0.5)
             # Nothing was fed: only the block itself is open.
             assert pipeline._block is not None
-            pipeline._block._group.start_soon(anyio.sleep, 2)
+            pipeline._block.host.group.start_soon(anyio.sleep, 2)
     assert refused
 
 

@@ -384,11 +384,11 @@ class TestResults:
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """As another thread does, or a handler of signals."""
-        from antflow._state import run_state as _state
+        from antflow._state import result_store
 
         a = pipeline()
         inner: list[Results] = []
-        make = _state.new_result
+        make = result_store.new_result
 
         def look_and_make(*args: Any) -> PipelineResult:
             if args[0] == 1 and not inner:
@@ -397,7 +397,7 @@ class TestResults:
             return make(*args)
 
         await a.run([])
-        monkeypatch.setattr(_state, "new_result", look_and_make)
+        monkeypatch.setattr(result_store, "new_result", look_and_make)
         results = await a.run([0, 2, 4])
         assert results.values == inner[0].values == a.results.values == [0, 2, 4]
         for one, other, later in zip(results, inner[0], a.results):
@@ -651,14 +651,15 @@ class TestStatistics:
     async def test_a_worker_that_was_started_for_nothing_was_not_active(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from antflow._state import worker as _worker
-        from antflow._workers import worker_loop as _flow
+        from antflow._state import worker
+        from antflow._workers import processing, worker_loop
 
         now = 1.0
         for module, clock in (
-            (_flow, "perf_counter"),
-            (_worker, "perf_counter"),
-            (_worker, "time"),
+            (worker_loop, "perf_counter"),
+            (processing, "perf_counter"),
+            (worker, "perf_counter"),
+            (worker, "time"),
         ):
             monkeypatch.setattr(module, clock, lambda: now)
         async with Pipeline([Stage("A", 4, [odd_fails])]) as a:

@@ -355,17 +355,17 @@ def test_p9_a_bad_definition_fails_when_it_is_built() -> None:
 @pytest.mark.virtual_time
 async def test_p10_idle_workers_do_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """While one item takes an hour, no timer is set and no worker wakes."""
-    from antflow._workers import worker_loop as _flow
+    from antflow._workers import worker_loop
 
     wakes = 0
-    wait_for_item = _flow._wait_for_item
+    wait_for_item = worker_loop._wait_for_item
 
     async def counted(*args: Any) -> Any:
         nonlocal wakes
         wakes += 1
         return await wait_for_item(*args)
 
-    monkeypatch.setattr(_flow, "_wait_for_item", counted)
+    monkeypatch.setattr(worker_loop, "_wait_for_item", counted)
 
     async def hour(value: int) -> int:
         await anyio.sleep(3600)
@@ -633,7 +633,7 @@ def test_p10_importing_is_quiet_and_loads_nothing_optional() -> None:
     code = (
         "import logging, sys, antflow;"
         "assert not logging.getLogger('antflow').handlers and not logging.root.handlers;"
-        "optional = {'trio', 'uvloop', 'rich', 'hypothesis', 'pytest', 'sqlite3', 'antflow._cli.demo'};"
+        "optional = {'trio', 'uvloop', 'rich', 'hypothesis', 'pytest', 'sqlite3', 'antflow._cli'};"
         "print(sorted(optional & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -74,7 +74,7 @@ async def test_the_second_signal_ends_the_run() -> None:
         ):
             await checkpoint()
         signal.raise_signal(signal.SIGTERM)
-        while not pipeline._run or not pipeline._run.draining:
+        while not pipeline._run or pipeline._state.lifecycle.takes_input:
             await checkpoint()
         signal.raise_signal(signal.SIGINT)
 

@@ -96,8 +96,8 @@ async def async_generator(value: Any) -> Any:
         ({"queue_capacity": 1.5}, ["queue_capacity", WHOLE, "got 1.5"]),
         ({"queue_capacity": False}, ["queue_capacity", WHOLE, "got False"]),
         ({"task_timeout": 10**400}, ["task_timeout", "finite"]),
-        ({"on_success": generator}, ["on_success", "There is a yield in it"]),
-        ({"skip_if": async_generator}, ["skip_if", "There is a yield in it"]),
+        ({"on_success": generator}, ["on_success", "It contains a yield"]),
+        ({"skip_if": async_generator}, ["skip_if", "It contains a yield"]),
         ({"task_timeout": 0}, ["task_timeout", "above 0", "got 0"]),
         ({"task_timeout": "5"}, ["task_timeout", "number"]),
         (
@@ -207,7 +207,7 @@ def test_a_bad_pipeline_is_refused(arguments: dict[str, Any], words: list[str]) 
         ({"on_status_change": 5}, ["on_status_change", "a function or None"]),
         ({"on_task_retry": "log"}, ["on_task_retry", "a function or None"]),
         ({"on_failure": 5}, ["on_failure", "a function or None"]),
-        ({"on_failure": generator}, ["on_failure", "There is a yield in it"]),
+        ({"on_failure": generator}, ["on_failure", "It contains a yield"]),
         ({"task_concurrency_limits": {"fetch": -1}}, ["task_concurrency_limits['fetch']"]),
     ],
 )

@@ -1,4 +1,4 @@
-"""Async pipelines: stages with their own workers, retries, order, and a view of what goes on."""
+"""Async pipelines: stages with their own workers, retries, input order, and observability."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from ._model.errors import AntFlowError as AntFlowError
 from ._model.errors import PipelineError as PipelineError
 from ._model.errors import StageValidationError as StageValidationError
 from ._model.errors import TaskFailedError as TaskFailedError
-from ._model.errors import TooManyFailuresError as TooManyFailuresError
 from ._model.events import StatusEvent as StatusEvent
 from ._model.events import TaskEvent as TaskEvent
-from ._model.items import FailedItem as FailedItem
 from ._model.items import Item as Item
-from ._model.items import PipelineResult as PipelineResult
-from ._model.items import Results as Results
+from ._model.results import FailedItem as FailedItem
+from ._model.results import PipelineResult as PipelineResult
+from ._model.results import Results as Results
+from ._model.results import TooManyFailuresError as TooManyFailuresError
 from ._model.snapshots import DashboardSnapshot as DashboardSnapshot
 from ._model.snapshots import ErrorSummary as ErrorSummary
 from ._model.snapshots import PipelineStats as PipelineStats
@@ -56,6 +56,6 @@ __all__ = [
     "WorkerState",
 ]
 
-# Users see `antflow.Pipeline` in tracebacks, docs and pickles, not the room it was built in.
+# Tracebacks, docs and pickles show `antflow.Pipeline`, and not the module that defines it.
 for _public in [globals()[name] for name in __all__]:
     _public.__module__ = __name__

@@ -11,7 +11,7 @@ from anyio.lowlevel import checkpoint
 from hypothesis import strategies as st
 
 from antflow import Pipeline, Stage
-from antflow._tasks import watchdog as _driver
+from antflow._tasks import watchdog
 from antflow.testing import Decision, cancel, cancel_natively, explore
 from faults.kit import at_each_step, both, explored, no_task_left, row
 
@@ -122,8 +122,8 @@ def test_a_task_that_holds_the_loop_is_named(
         assert (await pipeline.run(range(6))).values == list(range(6))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_driver, "perf_counter", lambda: now)
-        patch.setattr(_driver.logger, "warning", lambda text, *args: heard.append(text % args))
+        patch.setattr(watchdog, "perf_counter", lambda: now)
+        patch.setattr(watchdog.logger, "warning", lambda text, *args: heard.append(text % args))
         explore(main, backend=backend, schedule=schedule)
     (message,) = heard
-    assert message.startswith(f"item {culprit} in task 'compute' of stage 'B' held the loop for 1")
+    assert message.startswith(f"item {culprit} in task 'compute' of stage 'B' blocked the event loop for 1")

@@ -125,7 +125,7 @@ class Live:
 
     async def shutdown(self, drain: bool) -> None:
         await self.pipeline.shutdown(drain=drain)
-        if self.pipeline._block is not None and self.pipeline._block.run is not None:
+        if self.pipeline._block is not None and self.pipeline._block.host.run is not None:
             self.fresh = False
         if not drain:
             self.spared.update(self.read)

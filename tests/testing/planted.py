@@ -10,7 +10,6 @@ import heapq
 import inspect
 import math
 import textwrap
-from time import time
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -19,16 +18,17 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from antflow._api.result_stream import ResultStream
-from antflow._events.publishing import publish
-from antflow._model.items import IdentifiedValue, Results
+from antflow._events.publishing import announce
+from antflow._model.results import Results
 from antflow._run.feeder import Feeder
-from antflow._run.run import Run
-from antflow._state.run_state import RunState
-from antflow._workers import worker_loop as _flow
+from antflow._state.lifecycle import Completion
+from antflow._state.result_store import ResultStore
+from antflow._workers import outcomes, worker_loop
+from antflow._workers.outlets import StreamOutlet
 from antflow._workers.pool import Pool
-from antflow._workers.priority_heap import PriorityHeap
-from antflow._workers.queues import PriorityInlet, SlotQueue
+from antflow._workers.queues import PriorityHeap, PriorityInlet, SlotQueue
 from antflow._workers.result_sink import ResultSink
+from antflow._workers.scaling import Scaling
 
 Patch = pytest.MonkeyPatch
 
@@ -46,68 +46,66 @@ def edit(patch: Patch, function: Any, changes: dict[str, str]) -> None:
 
 
 def forget_failures(patch: Patch) -> None:
-    patch.setattr(RunState, "fail", lambda self, failed: None)
+    patch.setattr(ResultStore, "fail", lambda self, failed: None)
 
 
 def deliver_some_results_twice(patch: Patch) -> None:
-    deliver = RunState.deliver
+    keep = ResultStore.keep
 
-    def twice(self: RunState, record: Any) -> None:
-        deliver(self, record)
+    def twice(self: ResultStore, record: Any) -> None:
+        keep(self, record)
         if record.sequence_id:
-            self._kept[record.sequence_id - 1] = IdentifiedValue(record)
+            self._outcomes[record.sequence_id - 1] = record.identified()
 
-    patch.setattr(RunState, "deliver", twice)
+    patch.setattr(ResultStore, "keep", twice)
 
 
 def keep_results_in_order_of_arrival(patch: Patch) -> None:
-    deliver, results = RunState.deliver, RunState.results
-    arrivals: WeakKeyDictionary[RunState, list[int]] = WeakKeyDictionary()
+    keep, results = ResultStore.keep, ResultStore.results
+    arrivals: WeakKeyDictionary[ResultStore, list[int]] = WeakKeyDictionary()
 
-    def arrive(self: RunState, record: Any) -> None:
-        deliver(self, record)
+    def arrive(self: ResultStore, record: Any) -> None:
+        keep(self, record)
         arrivals.setdefault(self, []).append(record.sequence_id)
 
-    def as_they_came(self: RunState) -> Results:
+    def as_they_came(self: ResultStore) -> Results:
         made = {result.sequence_id: result for result in results(self)}
         return Results((made[number] for number in arrivals.pop(self, [])), self.failures)
 
-    patch.setattr(RunState, "deliver", arrive)
-    patch.setattr(RunState, "results", as_they_came)
+    patch.setattr(ResultStore, "keep", arrive)
+    patch.setattr(ResultStore, "results", as_they_came)
 
 
 def publish_after_sending(patch: Patch) -> None:
     async def send_and_announce(record: Any, pool: Pool) -> None:
-        await pool.entrance.send(record)
-        pending = publish("queued", record, pool, None, time())
-        if pending is not None:
-            await pending
+        await pool.queue.inlet.send(record)
+        await announce(pool.services.bus, "queued", record, pool.name, None)
 
     changes = {
-        "if pool.bus.status_subscriptions:": "if False:",
-        "pool.entrance.send_nowait(record)": "raise WouldBlock",
-        "pool.entrance.send(record)": "send_and_announce(record, pool)",
+        "if services.bus.status_subscriptions:": "if False:",
+        "pool.queue.inlet.send_nowait(record)": "raise WouldBlock",
+        "pool.queue.inlet.send(record)": "send_and_announce(record, pool)",
     }
     patch.setattr("antflow._run.feeder.send_and_announce", send_and_announce, raising=False)
     edit(patch, Feeder._admit, changes)
 
 
 def let_the_last_go_first(patch: Patch) -> None:
-    def join(self: PriorityHeap, record: Any) -> None:
+    def push(self: PriorityHeap, record: Any) -> None:
         arrival = next(self._arrivals)
         heapq.heappush(self._heap, (record.priority - arrival, arrival, record))
 
-    patch.setattr(PriorityHeap, "join", join)
+    patch.setattr(PriorityHeap, "push", push)
 
 
 def start_a_worker_too_many(patch: Patch) -> None:
-    count = Pool.__attrs_post_init__
+    count = Scaling.__attrs_post_init__
 
-    def count_one_too_many(self: Pool) -> None:
+    def count_one_too_many(self: Scaling) -> None:
         count(self)
         self.spare += 1
 
-    patch.setattr(Pool, "__attrs_post_init__", count_one_too_many)
+    patch.setattr(Scaling, "__attrs_post_init__", count_one_too_many)
 
 
 def forget_the_bounds(patch: Patch) -> None:
@@ -124,30 +122,30 @@ def forget_the_bounds(patch: Patch) -> None:
 def give_one_more_place_for_each_retry(patch: Patch) -> None:
     requeue = SlotQueue.requeue
 
-    def add_and_take_back(self: SlotQueue, item: Any) -> None:
+    def add_and_requeue(self: SlotQueue, item: Any) -> None:
         self._limiter.total_tokens += 1
         requeue(self, item)
 
-    patch.setattr(SlotQueue, "requeue", add_and_take_back)
+    patch.setattr(SlotQueue, "requeue", add_and_requeue)
 
 
 def free_the_place_of_an_item_that_backs_off(patch: Patch) -> None:
     edit(
         patch,
-        _flow.back_off,
+        outcomes.back_off,
         {
-            "try:": "pool.places.release(pool.places.place_of(record))\n    try:",
-            "pool.requeue(record)": "await pool.entrance.send(record)",
+            "try:": "slots = pool.queue.slots; slots.release(slots.take_slot(record))\n    try:",
+            "pool.queue.requeue(record)": "await pool.queue.inlet.send(record)",
         },
     )
 
 
 def close_the_next_stage_when_the_first_worker_leaves(patch: Patch) -> None:
-    edit(patch, Pool.leave, {"if is_last and": "if"})
+    edit(patch, worker_loop.work, {"if is_last and": "if"})
 
 
 def leave_although_nobody_else_is_idle(patch: Patch) -> None:
-    edit(patch, _flow.work, {"if pool.idle >= 2:": "if worker.processed:"})
+    edit(patch, worker_loop.work, {"if scaling.idle >= 2:": "if worker.processed:"})
 
 
 def send_a_retry_twice(patch: Patch) -> None:
@@ -159,16 +157,18 @@ def read_one_item_more_than_the_window(patch: Patch) -> None:
 
 
 def settle_twice(patch: Patch) -> None:
-    edit(patch, RunState.settle, {"self.settled + 1": "self.settled + 2"})
+    edit(patch, Completion.settle, {"self.settled + 1": "self.settled + 2"})
 
 
 def never_settle_what_was_skipped(patch: Patch) -> None:
-    right = "pool.state.settle()"
-    edit(patch, _flow.process, {right: f"status == 'skipped' or {right}"})
+    right = "await outlet.hand_over"
+    wrong = f"status == 'skipped' and outlet is pool.services.final or {right}"
+    edit(patch, outcomes.pass_on, {right: wrong})
 
 
 def leave_a_gap_in_the_order_for_what_failed(patch: Patch) -> None:
-    edit(patch, _flow._fail, {"sink is not None:": "sink is not None and not pool.sink.window:"})
+    wrong = "None if self.sink.window else self.sink.put(record.result(error))"
+    edit(patch, StreamOutlet.hand_over_failure, {"self.sink.put(record.result(error))": wrong})
 
 
 def send_the_ticket_before_the_record_stands_in_line(patch: Patch) -> None:
@@ -176,8 +176,8 @@ def send_the_ticket_before_the_record_stands_in_line(patch: Patch) -> None:
         patch,
         PriorityInlet.send,
         {
-            "self._line.join(record)": "pass",
-            "send(Ticket())": "send(Ticket()); self._line.join(record)",
+            "self._heap.push(record)": "pass",
+            "send(Ticket())": "send(Ticket()); self._heap.push(record)",
         },
     )
 
@@ -201,7 +201,7 @@ def stop_a_feeder_with_an_item_in_hand(patch: Patch) -> None:
 
 
 def take_an_earlier_quiet_for_this_one(patch: Patch) -> None:
-    edit(patch, Run.feed, {"if self._idle.is_set() and": "if False and"})
+    edit(patch, Completion.expect_feed, {"if self.is_open and": "if False and"})
 
 
 def take_a_cancellation_for_a_failure(patch: Patch) -> None:
@@ -210,4 +210,4 @@ def take_a_cancellation_for_a_failure(patch: Patch) -> None:
 
 
 def end_a_run_that_is_quiet_for_a_moment(patch: Patch) -> None:
-    edit(patch, Run._check_idle, {"if self._finishing:": "if True:"})
+    edit(patch, Completion.check, {"if self.ends_when_idle:": "if True:"})

@@ -1,60 +1,59 @@
-"""The results of a run, one by one, as an async iterator."""
+"""`ResultStream`: the results of a run, one by one, as an async iterator."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 
 from anyio import CancelScope
-from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
 
 from .._backend.background import start_in_background
-from .._backend.task_groups import hosting_group
+from .._backend.fairness import ITEMS_PER_TURN
 from .._model.errors import PipelineError
-from .._model.items import PipelineResult
+from .._model.results import PipelineResult
 from .._run.run import Run
+from .._run.run_host import RunHost
 from .._state.inspection import Inspection
 from .._state.run_state import RunState
-from .._workers.pool import ITEMS_PER_TURN
 from .._workers.result_sink import ResultSink
 
 
 class ResultStream(Inspection):
     """
-    The outcome of each input, as soon as it is there: what `Pipeline.stream()` returns.
+    The outcome of each input, as soon as it is available: what `Pipeline.stream()` returns.
 
-    Write it like this::
+    Use it like this::
 
         async with pipeline.stream(source) as results:
             async for result in results:
                 ...
 
-    Then the workers are tasks of the block: when it is left, for whatever reason, they are
-    cancelled, and gone when it is over. ``contextlib.aclosing`` does the same.
+    Then the workers belong to the block: on exit, for any reason, they are cancelled, and have
+    ended when the block has. ``contextlib.aclosing`` does the same.
 
-    Without either, the workers live in a task of their own until the iteration has ended or the
-    stream is closed or freed. A loop that is left early then leaves the caller unharmed, and a
-    `ResourceWarning` that tells to write ``async with``.
+    Without either, the workers run in the background until the iteration has ended or the stream is
+    closed or freed. A loop that is left early does not affect the caller then, but there is a
+    `ResourceWarning` that says to write ``async with``.
 
-    Each result is given once, also if several tasks iterate over one stream. A wait for the next
-    one may be cancelled, or time out, at any time: none is lost.
+    Each result is given once, also if several loop tasks iterate over one stream. The wait for the
+    next one may be cancelled, or time out, at any time: no result is lost.
     """
 
-    # Only what must outlive this object is in the run: so it is freed when its user drops it.
-    def __init__(self, run: Run, sink: ResultSink, begin: Callable[[Run], None]) -> None:
+    # The run does not refer to this object, so that it is freed when its user drops it.
+    def __init__(self, run: Run, sink: ResultSink, set_latest: Callable[[Run], None]) -> None:
         self._run = run
         self._sink = sink
-        self._begin = begin
+        self._set_latest = set_latest
         self._begun = False
-        # How many since others last had a turn.
+        # How many results were given since the last yield to the event loop.
         self._given = 0
-        self._host: AbstractAsyncContextManager[TaskGroup] | None = None
+        self._host = RunHost(cancel_on_exit=True)
+        # Set if the run lives in the background.
         self._call_soon: Callable[[Callable[[], None]], None] | None = None
         self._errors: list[BaseException] = []
-        # Left by its user: there is nothing more to tell.
+        # Nothing more is given.
         self._closed = False
 
     @property
@@ -74,10 +73,9 @@ class ResultStream(Inspection):
                 "pipeline.stream(…) for another."
             )
         self._begun = True
-        self._host = hosting_group()
-        group = await self._host.__aenter__()
-        self._begin(self._run)
-        group.start_soon(self._run.execute)
+        await self._host.__aenter__()
+        self._set_latest(self._run)
+        self._host.start(self._run)
         return self
 
     async def __aexit__(
@@ -86,12 +84,8 @@ class ResultStream(Inspection):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool | None:
-        """Cancel what runs, and wait for its end."""
-        assert self._host is not None
+        """Cancel running tasks, and wait for their end."""
         self._closed = True
-        if exc_type is None:
-            self._run.cancel()
-        # Else the host does that: asyncio counts its cancellations, and one is enough.
         return await self._host.__aexit__(exc_type, exc, traceback)
 
     def __aiter__(self) -> ResultStream:
@@ -104,13 +98,13 @@ class ResultStream(Inspection):
         Raises:
             StopAsyncIteration: There are no more.
             PipelineError: The run was ended by ``shutdown(drain=False)``.
-            Exception: What the source raised, after the results of what it gave before.
+            Exception: What the source raised, after the results of the items before it.
         """
         if not self._begun and not self._closed:
             self._begin_in_background()
         while not self._closed:
             if self._given >= ITEMS_PER_TURN:
-                # Before it is taken: who is cancelled here loses nothing.
+                # Before it is taken, so that a cancellation here loses no result.
                 await checkpoint()
                 self._given = 0
             result = self._sink.take()
@@ -129,31 +123,30 @@ class ResultStream(Inspection):
         if self._errors:
             raise self._errors.pop()
         try:
-            self._run.raise_source_error()
+            self._run.raise_for_early_end()
         except StopAsyncIteration as error:
             raise RuntimeError("the source raised StopAsyncIteration") from error
-        self._run.raise_if_cut_short()
 
     def _begin_in_background(self) -> None:
         self._begun = True
-        self._begin(self._run)
+        self._set_latest(self._run)
         self._call_soon = start_in_background(self._run.execute, self._errors.append)
 
     async def aclose(self) -> None:
-        """Cancel what runs, and wait for its end. It does no harm to call it twice, or early."""
+        """Cancel running tasks, and wait for their end; it may be called twice, or early."""
         self._closed = True
         if self._begun:
-            # Whoever closes it may be cancelled already, and must leave no task behind.
+            # The caller may be cancelled already, and no loop task must be left behind.
             with CancelScope(shield=True):
                 await self._run.shutdown(drain=False)
 
     async def shutdown(self, *, drain: bool = True) -> None:
         """
-        Read no further: what was read so far is still given.
+        Read no further; the outcome of what was read so far is still given.
 
         Args:
-            drain: If False, what runs is cancelled, and waited for; then the next result is a
-                PipelineError, if anything was left unfinished.
+            drain: If False, running tasks are cancelled, and their end is awaited; if items are
+                left unfinished, the iteration raises PipelineError.
         """
         if self._begun:
             await self._run.shutdown(drain=drain)
@@ -161,12 +154,12 @@ class ResultStream(Inspection):
             self._closed = True
 
     def __del__(self) -> None:
-        # This may be another thread, or long after the loop.
+        # This may happen in another thread, or after the end of the loop.
         if self._call_soon is not None and not self._run.ended.is_set():
             self._call_soon(self._run.cancel)
             warnings.warn(
-                "a stream was left before its end: its workers ran on until now. Write `async with "
-                "pipeline.stream(…) as results:` around the loop, and they end with the block.",
+                "a stream was dropped before its end, and its workers ran until now. Write `async "
+                "with pipeline.stream(…) as results:` around the loop: they end with the block.",
                 ResourceWarning,
                 stacklevel=1,
                 source=self,

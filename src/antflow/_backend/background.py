@@ -1,9 +1,9 @@
-"""Starts a task that nobody waits for: the home of a stream that was not entered."""
+"""Starts a loop task outside of any task group: for a stream that is iterated without a block."""
 
 from __future__ import annotations
 
 # anyio starts tasks in task groups only, and a group that an abandoned iterator holds open corrupts
-# the task that it was opened in. So here, and only here, each backend is asked for its own way.
+# the task that it was opened in. So each backend is asked for its own way.
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable
@@ -11,9 +11,9 @@ from contextlib import suppress
 from contextvars import copy_context
 from typing import Any
 
-from anyio import get_cancelled_exc_class
+from .context import on_asyncio
 
-# The loop itself keeps weak references only.
+# asyncio itself keeps weak references only.
 _tasks: set[asyncio.Task[None]] = set()
 
 
@@ -21,17 +21,17 @@ def start_in_background(
     function: Callable[[], Awaitable[None]], failed: Callable[[BaseException], None]
 ) -> Callable[[Callable[[], None]], None]:
     """
-    Run *function* in a task of its own, until it ends or the loop does.
+    Run *function* in a loop task of its own, until it ends or the loop does.
 
     Args:
-        function: Is cancelled when the loop shuts down.
-        failed: Is given what *function* raised, if that was no cancellation.
+        function: It is cancelled when the loop shuts down.
+        failed: It is called with what *function* raised, unless that is a cancellation.
 
     Returns:
-        A function that calls another in the loop, soon, from whatever thread; if the loop is no
-        more, it does nothing.
+        A function that schedules a callback in the loop, from any thread; it does nothing once the
+        loop is closed.
     """
-    if issubclass(get_cancelled_exc_class(), asyncio.CancelledError):
+    if on_asyncio():
         return _on_asyncio(function, failed)
     return _on_trio(function, failed)
 

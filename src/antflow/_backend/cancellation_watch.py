@@ -1,70 +1,70 @@
-"""A task that stands for its run: it knows of a cancellation at the very instant."""
+"""Detects the cancellation of a run synchronously, before any of its loop tasks receives it."""
 
 from __future__ import annotations
 
-# A cancellation that the run did not ask for itself (of a scope around it, of a native task) is
-# told by anyio to one task after the other, in any order, when each has its turn. Both loops tell
-# what a task waits for at once, and each has its own way to wait for a thing of one's own.
+# anyio delivers a cancellation that the run did not cause (of a scope around it, of a native task)
+# to one loop task after the other, in any order, when each is scheduled. On both loops, though,
+# what a task waits for is notified at once, and each has its own way to wait for such an object.
 import asyncio
 import sys
 from collections.abc import Callable
 from typing import Any
 
-from anyio import get_cancelled_exc_class
+from .context import on_asyncio
 
 
 class CancellationWatch:
     """
-    Waits in a task of the run, next to those that carry items: what cancels these cancels it.
+    Waits in a loop task of the run, beside those that carry items: what cancels these cancels it.
 
     Args:
-        alarms: Called once if the wait is cancelled: before any task of the run sees its own
-            cancellation, in whichever task or callback that began.
+        callbacks: Called once if the wait is cancelled: before any loop task of the run receives
+            the cancellation, in whichever task or callback that began.
 
     Attributes:
-        alarmed: Whether that has happened.
+        triggered: Whether that has happened.
     """
 
-    def __init__(self, *alarms: Callable[[], None]) -> None:
-        self.alarmed = False
-        self._alarms = alarms
+    def __init__(self, *callbacks: Callable[[], None]) -> None:
+        self.triggered = False
+        self._callbacks = callbacks
         self._wake: Callable[[], None] | None = None
-        self._relieved = False
+        self._released = False
 
-    async def stand(self) -> None:
-        """Wait until `relieve()`."""
-        if self._relieved:
+    async def wait(self) -> None:
+        """Wait until `release()`."""
+        if self._released:
             return
-        if issubclass(get_cancelled_exc_class(), asyncio.CancelledError):
-            await self._stand_on_asyncio()
+        if on_asyncio():
+            await self._wait_on_asyncio()
         else:
-            await self._stand_on_trio()
+            await self._wait_on_trio()
 
-    def relieve(self) -> None:
-        """Let `stand()` return. Once it has been alarmed, that does nothing."""
-        self._relieved = True
+    def release(self) -> None:
+        """Let `wait()` return; no-op once the watch was triggered."""
+        self._released = True
         wake, self._wake = self._wake, None
         if wake is not None:
             wake()
 
     def _cancelled(self) -> None:
-        # A cancellation that comes on top of another, or after the relief, tells nothing new.
+        # A second cancellation, or one after release(), is no news.
         if self._wake is not None:
             self._wake = None
-            self.alarmed = True
-            for alarm in self._alarms:
-                alarm()
+            self.triggered = True
+            for callback in self._callbacks:
+                callback()
 
-    async def _stand_on_asyncio(self) -> None:
-        bell = _NotifyingFuture(loop=asyncio.get_running_loop())
-        bell.rings = self._cancelled
-        self._wake = lambda: bell.set_result(None)
+    async def _wait_on_asyncio(self) -> None:
+        future = _NotifyingFuture(loop=asyncio.get_running_loop())
+        future.on_cancel = self._cancelled
+        self._wake = lambda: future.set_result(None)
         try:
-            await bell
+            await future
         finally:
-            del bell.rings
+            del future.on_cancel
 
-    async def _stand_on_trio(self) -> None:
+    async def _wait_on_trio(self) -> None:
         lowlevel: Any = sys.modules["trio"].lowlevel
         task = lowlevel.current_task()
 
@@ -77,10 +77,10 @@ class CancellationWatch:
 
 
 class _NotifyingFuture(asyncio.Future[None]):
-    """What the sentry waits for on asyncio: `Task.cancel()` cancels it before it returns."""
+    """A future that reports its cancellation: `Task.cancel()` cancels it before it returns."""
 
-    rings: Callable[[], None]
+    on_cancel: Callable[[], None]
 
     def cancel(self, msg: Any | None = None) -> bool:
-        self.rings()
+        self.on_cancel()
         return super().cancel(msg)

@@ -1,30 +1,42 @@
-"""Context variables: what the task of one item sets must not be there for the next."""
+"""The caller's surroundings: its backend, its asyncio task, its context variables."""
 
 from __future__ import annotations
 
+# anyio has no way to ask for the backend's own task and its context.
+import asyncio
 import sys
 from contextvars import Context, copy_context
 from typing import Any
 
-from .cancellation import current_asyncio_task
+from anyio import get_cancelled_exc_class
+
+
+def on_asyncio() -> bool:
+    """Return whether the caller runs on asyncio; the other backend is trio."""
+    return issubclass(get_cancelled_exc_class(), asyncio.CancelledError)
+
+
+def current_asyncio_task() -> asyncio.Task[Any] | None:
+    """Return the current task on asyncio, None on trio."""
+    return asyncio.current_task() if on_asyncio() else None
 
 
 def current_context() -> Context | None:
     """
-    Return the context that the present task runs in: itself, not a copy, which takes longer.
+    Return the context that the current loop task runs in: not a copy, which would take longer.
 
-    None if the loop does not give it out, as asyncio before Python 3.12.
+    None where the loop does not offer it: on asyncio before Python 3.12.
     """
-    # anyio has no way to ask for it: each backend is asked for its own.
     task: Any = current_asyncio_task()
     if task is None:
         return sys.modules["trio"].lowlevel.current_task().context  # type: ignore[no-any-return]
     return task.get_context() if sys.version_info >= (3, 12) else None
 
 
-def reset(context: Context) -> bool:
-    """Set all context variables to what they are in *context*; return whether that was possible."""
+def restore_context(context: Context) -> bool:
+    """Set all context variables to their values in *context*; return whether that was possible."""
     for variable in copy_context():
+        # A variable that was new cannot be unset.
         if variable not in context:
             return False
     for variable, value in context.items():

@@ -1,10 +1,9 @@
-"""Recognizes what a library says that was made for the other backend."""
+"""Recognizes the errors of a library that was made for the other backend."""
 
 from __future__ import annotations
 
-from anyio import get_cancelled_exc_class
-
-from .._model.errors import describe_error
+from .._model.describe import describe_error
+from .context import on_asyncio
 
 # What is raised when asyncio is used under trio, and the other way round.
 _SIGNS = {
@@ -19,11 +18,11 @@ def add_backend_hint(error: BaseException) -> str | None:
     Add a note to *error* if a library raised it that does not work on this backend.
 
     Returns:
-        The note, or None if it is an error like any other.
+        The note, or None if the error has another cause.
     """
     if not isinstance(error, (RuntimeError, TypeError)):
         return None
-    backend = get_cancelled_exc_class().__module__.partition(".")[0]
+    backend = "asyncio" if on_asyncio() else "trio"
     text = describe_error(error)
     if not any(sign in text for sign in _SIGNS[backend]):
         return None

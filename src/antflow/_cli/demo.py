@@ -28,7 +28,7 @@ from attrs import astuple, frozen
 from .._api.pipeline import Pipeline
 from .._definition.retry_policy import RetryPolicy
 from .._definition.stage import Stage
-from .._model.errors import leaf_exceptions
+from .._model.describe import leaf_exceptions
 from .._model.items import Item
 from .demo_report import Progress, RetryCounter, report
 

@@ -16,7 +16,7 @@ import anyio
 
 from .._api.pipeline import Pipeline
 from .._model.events import StatusEvent
-from .._model.items import Results
+from .._model.results import Results
 
 
 def count_functions(path: Path) -> tuple[int, int]:

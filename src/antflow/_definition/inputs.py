@@ -1,18 +1,19 @@
-"""Checks of what a run is fed with."""
+"""Checks of the items and the target stage that a run is fed with."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncIterable, Iterable
 
-from .._model.errors import PipelineError, short_repr
+from .._model.describe import short_repr
+from .._model.errors import PipelineError
 from .._model.items import Item
 from .stage import Stage
 from .validation import reject_argument
 
 
 def check_items(owner: str, items: object) -> None:
-    """Refuse *items* unless they can be iterated over, and are no single item."""
+    """Reject *items* unless they can be iterated over and are not a single item."""
     is_one_item = isinstance(items, (str, bytes, Item)) or (
         isinstance(items, dict) and "id" in items
     )
@@ -32,7 +33,7 @@ def check_items(owner: str, items: object) -> None:
 
 
 def check_target(owner: str, stages: tuple[Stage, ...], target_stage: object) -> int:
-    """Return the number of the stage with the name *target_stage*; None is the first."""
+    """Return the index of the stage that is named *target_stage*; None stands for the first."""
     names = [stage.name for stage in stages]
     if target_stage is None:
         return 0

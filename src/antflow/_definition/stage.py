@@ -1,4 +1,4 @@
-"""The definition of a stage, checked when it is built."""
+"""`Stage`: the definition of a stage, checked when it is built."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Literal
 from attrs import field, frozen
 
 from .._model.errors import StageValidationError
-from .callables import task_name
+from .callables import TaskFunction, task_name
 from .limits import check_limits
 from .retry_policy import RetryPolicy
 from .validation import check_callback, check_int, check_number, check_signature, reject_argument
@@ -27,7 +27,7 @@ def _owner(stage: Stage) -> str:
 
 def _check_name(stage: Stage, attribute: Any, name: Any) -> None:
     if not isinstance(name, str) or not name.strip():
-        reject_argument("Stage", "name", "a text that is not empty", name)
+        reject_argument("Stage", "name", "a string that is not empty", name)
 
 
 def _check_workers(stage: Stage, attribute: Any, workers: Any) -> None:
@@ -121,7 +121,7 @@ def _check_limits(stage: Stage, attribute: Any, limits: object) -> None:
     for name in limits:  # type: ignore[attr-defined]
         if name not in names:
             raise StageValidationError(
-                f"{_owner(stage)}: task_concurrency_limits speaks of {name!r}, and this stage has "
+                f"{_owner(stage)}: task_concurrency_limits names {name!r}, and this stage has "
                 f"no task of that name. Its tasks are {', '.join(map(repr, names))}."
             )
 
@@ -140,40 +140,46 @@ class Stage:
     """
     One step of a pipeline: tasks that run in sequence for each item, and a pool of workers.
 
-    A task is a function of one argument: the first gets the item's value, each next one what the
-    one before returned. Async functions are awaited. Plain functions run in worker threads, at
-    most one for each worker of the stage; if one returns an awaitable, that is awaited in the loop.
+    A task is a function of one argument: the first is given the item's value, each next one what
+    the one before returned. Async functions are awaited in the loop. Plain functions run in worker
+    threads, at most one for each worker of the stage; if one returns an awaitable, that is awaited
+    in the loop.
 
     Args:
-        name: Not empty, and no other stage of the pipeline has it.
-        workers: How many items may be in progress here at the same time. Started when needed.
+        name: Not empty, and different from the other stages of the pipeline.
+        workers: How many items may be in progress at this stage at the same time. Workers start
+            when they are needed.
         tasks: At least one.
-        retry: ``"per_task"``: a task that raises is tried again by itself. ``"per_stage"``: the
-            item goes back to the queue of this stage and starts over with the first task, and
-            the worker is free for others meanwhile. Or a `RetryPolicy`.
-        task_attempts: For ``"per_task"``: how often a task is tried in all.
-        task_wait_seconds: Seconds between two attempts, for both ways.
-        stage_attempts: For ``"per_stage"``: how often the stage is tried in all.
+        retry: ``"per_task"``: a task that raises is retried by itself. ``"per_stage"``: the item
+            goes back to the queue of this stage and starts with the first task again; the worker
+            processes other items meanwhile. Or a `RetryPolicy`.
+        task_attempts: For ``"per_task"``: how many attempts of a task are made in all.
+        task_wait_seconds: Seconds between two attempts, of tasks or of the stage.
+        stage_attempts: For ``"per_stage"``: how many attempts of the stage are made in all.
         task_concurrency_limits: By task name, how many attempts of it may run at the same time
             in this stage.
         on_success: ``on_success(item_id, value, payload)`` is called when an item leaves this
             stage with success; *payload* is a new dict of id, value and metadata.
-        on_failure: ``on_failure(item_id, error, payload)`` is called when an item fails here for
-            good; the payload's value is what this stage was given.
-        on_skip: ``on_skip(item_id, value, payload)`` is called when ``skip_if`` let an item pass.
-        skip_if: Given the value; if true, the item passes by this stage as it is. Sync or async;
-            if it raises, the item fails.
+        on_failure: ``on_failure(item_id, error, payload)`` is called when an item fails at this
+            stage for good; the value in *payload* is what the stage was given.
+        on_skip: ``on_skip(item_id, value, payload)`` is called when ``skip_if`` was true.
+        skip_if: A function of the value, sync or async; if it returns true, the item leaves the
+            stage unchanged and no task is called; if it raises, the item fails.
         unpack_args: Call tasks with ``*value`` if it is a tuple or list, ``**value`` if it is a
             dict.
-        queue_capacity: How many items may wait for this stage: a whole number, ``math.inf``, or 0
-            for none: whoever hands an item over waits until a worker takes it. By default
+        queue_capacity: How many items may wait for this stage: a whole number, ``math.inf``, or 0:
+            nothing waits in a queue then, and each item is handed to a worker directly. By default
             ``max(128, 2 * workers)``.
-        task_timeout: Seconds that one attempt of a task may take; then it fails with a
-            `TimeoutError`, which is retried as any other error. A plain function cannot be
-            interrupted: it counts as timed out once it returned.
+        task_timeout: Seconds that one attempt of a task may take; after that it fails with a
+            `TimeoutError`, which is retried like any other error. A plain function cannot be
+            interrupted: it fails when it returns late.
 
-    With ``"per_stage"`` an item keeps its place in the stage while it waits for its next attempt;
-    the places are ``workers + queue_capacity``. All callbacks may be sync or async.
+    With ``"per_stage"`` an item keeps its slot in the stage while it waits for its next attempt;
+    there are ``workers + queue_capacity`` slots. All callbacks may be sync or async.
+
+    Attributes:
+        retry_policy: The `RetryPolicy` that applies: the one given, or that of the plain keywords.
+        capacity: How many items may wait for this stage: *queue_capacity*, or its default.
 
     Raises:
         StageValidationError: An argument is not valid.
@@ -203,35 +209,38 @@ class Stage:
     )
     task_timeout: float | None = field(default=None, validator=_check_timeout, kw_only=True)
 
+    # Derived once, because each run asks for them. `functions` is for the engine.
+    retry_policy: RetryPolicy = field(init=False, repr=False)
+    capacity: int | float = field(init=False, repr=False)
+    functions: tuple[TaskFunction, ...] = field(init=False, repr=False)
+
     def __attrs_post_init__(self) -> None:
-        if isinstance(self.retry, RetryPolicy):
-            for argument, default in _PLAIN_RETRY.items():
-                value = getattr(self, argument)
-                if value != default:
-                    raise StageValidationError(
-                        f"{_owner(self)}: {argument}={value!r} has no effect beside a RetryPolicy. "
-                        f"Write it into the policy."
-                    )
+        capacity = self.queue_capacity
+        derived = {
+            "retry_policy": self._make_retry_policy(),
+            "capacity": max(128, 2 * self.workers) if capacity is None else capacity,
+            "functions": tuple(TaskFunction.of(task) for task in self.tasks),
+        }
+        for name, value in derived.items():
+            object.__setattr__(self, name, value)
 
-    @property
-    def retry_policy(self) -> RetryPolicy:
-        """The policy in force: the one given, or the one that the plain keywords stand for."""
-        if isinstance(self.retry, RetryPolicy):
-            return self.retry
-        if self.retry == "per_task":
-            return RetryPolicy.fixed("task", self.task_attempts, self.task_wait_seconds)
-        return RetryPolicy.fixed("stage", self.stage_attempts, self.task_wait_seconds)
-
-    @property
-    def capacity(self) -> int | float:
-        """How many items may wait for this stage: `queue_capacity`, or its default."""
-        if self.queue_capacity is None:
-            return max(128, 2 * self.workers)
-        return self.queue_capacity
+    def _make_retry_policy(self) -> RetryPolicy:
+        if not isinstance(self.retry, RetryPolicy):
+            if self.retry == "per_task":
+                return RetryPolicy.fixed("task", self.task_attempts, self.task_wait_seconds)
+            return RetryPolicy.fixed("stage", self.stage_attempts, self.task_wait_seconds)
+        for argument, default in _PLAIN_RETRY.items():
+            value = getattr(self, argument)
+            if value != default:
+                raise StageValidationError(
+                    f"{_owner(self)}: {argument}={value!r} has no effect beside a RetryPolicy. "
+                    f"Write it into the policy."
+                )
+        return self.retry
 
 
 def check_stages(stages: Sequence[Stage]) -> tuple[Stage, ...]:
-    """Return *stages* as a tuple, or refuse them as the stages of a pipeline."""
+    """Return *stages* as a tuple, or reject them as the stages of a pipeline."""
     if isinstance(stages, Stage):
         reject_argument("Pipeline", "stages", "a list of stages", stages, "Write stages=[stage].")
     if not isinstance(stages, Sequence) or isinstance(stages, (str, bytes)):

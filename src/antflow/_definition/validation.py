@@ -1,4 +1,4 @@
-"""Checks of arguments, each with a message that says what came in and what to write instead."""
+"""Checks of arguments; each error says what was given and what to write instead."""
 
 from __future__ import annotations
 
@@ -6,13 +6,26 @@ import inspect
 import math
 from typing import Any, NoReturn
 
-from .._model.errors import StageValidationError, short_repr
+from .._model.describe import short_repr
+from .._model.errors import StageValidationError
 
 
 def reject_argument(
     owner: str, argument: str, bound: str, value: object, hint: str | None = None
 ) -> NoReturn:
-    """Raise the error for an *argument* of *owner* that is not *bound*."""
+    """
+    Raise the error for an argument that is not valid.
+
+    Args:
+        owner: Whose argument it is, such as ``Stage 'Fetch'``.
+        argument: Its name.
+        bound: What it must be.
+        value: What was given.
+        hint: What to write instead.
+
+    Raises:
+        StageValidationError: Always.
+    """
     message = (
         f"{owner}: {argument} must be {bound}, got {short_repr(value)} ({type(value).__name__})."
     )
@@ -22,7 +35,7 @@ def reject_argument(
 def check_int(
     owner: str, argument: str, value: Any, *, at_least: int, infinite: bool = False
 ) -> None:
-    """Refuse *value* unless it is an int, no bool, of at least *at_least*."""
+    """Reject *value* unless it is an int, and not a bool, of at least *at_least*."""
     if infinite and isinstance(value, float) and value == math.inf:
         return
     bound = f"a whole number of at least {at_least}" + (", or math.inf" if infinite else "")
@@ -47,7 +60,7 @@ def check_number(
     infinite: bool = False,
     hint: str | None = None,
 ) -> None:
-    """Refuse *value* unless it is a number, no bool, of at least (or above) *at_least*."""
+    """Reject *value* unless it is a number, and not a bool, of at least (or above) *at_least*."""
     bound = f"a number {'above' if above else 'of at least'} {at_least}"
     if type(value) is bool or not isinstance(value, (int, float)):
         reject_argument(owner, argument, bound, value, hint)
@@ -62,16 +75,16 @@ def check_number(
 
 
 def check_flag(owner: str, argument: str, value: object) -> None:
-    """Refuse *value* unless it is True or False."""
+    """Reject *value* unless it is True or False."""
     if not isinstance(value, bool):
         reject_argument(owner, argument, "True or False", value)
 
 
 def check_signature(owner: str, argument: str, function: Any, *names: str) -> None:
-    """Refuse *function* unless it can be called with as many arguments as there are *names*."""
+    """Reject *function* unless it can be called with as many arguments as there are *names*."""
     try:
         signature = inspect.signature(function)
-    except (TypeError, ValueError):  # some that are written in C do not tell
+    except (TypeError, ValueError):  # some functions that are written in C have no signature
         return
     try:
         signature.bind(*names)
@@ -81,7 +94,7 @@ def check_signature(owner: str, argument: str, function: Any, *names: str) -> No
 
 
 def check_callback(owner: str, argument: str, callback: Any, *names: str) -> None:
-    """Refuse *callback* unless it is None or a function of *names*, and no generator function."""
+    """Reject *callback* unless it is None or a function of *names* that is not a generator."""
     if callback is None:
         return
     if inspect.iscoroutine(callback):
@@ -92,6 +105,6 @@ def check_callback(owner: str, argument: str, callback: Any, *names: str) -> Non
     if not callable(callback):
         reject_argument(owner, argument, "a function or None", callback)
     if inspect.isgeneratorfunction(callback) or inspect.isasyncgenfunction(callback):
-        hint = "There is a yield in it, so that calling it would do nothing."
-        reject_argument(owner, argument, "a function that is no generator function", callback, hint)
+        hint = "It contains a yield, so calling it would do nothing."
+        reject_argument(owner, argument, "a function and not a generator", callback, hint)
     check_signature(owner, argument, callback, *names)

@@ -1,24 +1,37 @@
-"""Who is told of values: the callbacks of the stages and of the tracker, stage by stage."""
+"""The callbacks for values: those of the stages and of the tracker, stage by stage."""
 
 from __future__ import annotations
 
+from typing import Any
+
+from attrs import frozen
+
 from .._definition.callables import handler_name
 from .._definition.stage import Callback, Stage
-from .._workers.pool import StageCallbacks
+from .._model.record import Record
 from .event_bus import Subscription
 from .status_tracker import StatusTracker
+
+
+@frozen(eq=False)
+class StageCallbacks:
+    """What is called, with the value, when an item leaves a stage: in this order."""
+
+    success: tuple[Subscription, ...] = ()
+    failure: tuple[Subscription, ...] = ()
+    skip: tuple[Subscription, ...] = ()
 
 
 def build_callbacks(
     stages: tuple[Stage, ...], tracker: StatusTracker | None
 ) -> tuple[StageCallbacks, ...]:
-    """Collect for each stage whom to tell of its items: its own callbacks, then the tracker's."""
+    """Collect for each stage its own callbacks, and after these the tracker's."""
 
     def own(stage: Stage, name: str, callback: Callback | None) -> tuple[Subscription, ...]:
         if callback is None:
             return ()
-        what = f"{name} callback {handler_name(callback)!r} of stage {stage.name!r}"
-        subscription = Subscription(callback, what)
+        label = f"{name} callback {handler_name(callback)!r} of stage {stage.name!r}"
+        subscription = Subscription(callback, label)
         if tracker is not None:
             tracker.count_errors_of(subscription)
         return (subscription,)
@@ -26,13 +39,21 @@ def build_callbacks(
     def of_tracker(subscription: Subscription | None) -> tuple[Subscription, ...]:
         return () if subscription is None else (subscription,)
 
-    leaves = of_tracker(None if tracker is None else tracker.on_success)
-    fails = of_tracker(None if tracker is None else tracker.on_failure)
+    last = of_tracker(None if tracker is None else tracker.on_success)
+    failure = of_tracker(None if tracker is None else tracker.on_failure)
     return tuple(
         StageCallbacks(
-            own(stage, "on_success", stage.on_success) + (leaves if stage is stages[-1] else ()),
-            own(stage, "on_failure", stage.on_failure) + fails,
-            own(stage, "on_skip", stage.on_skip) + (leaves if stage is stages[-1] else ()),
+            own(stage, "on_success", stage.on_success) + (last if stage is stages[-1] else ()),
+            own(stage, "on_failure", stage.on_failure) + failure,
+            own(stage, "on_skip", stage.on_skip) + (last if stage is stages[-1] else ()),
         )
         for stage in stages
     )
+
+
+async def notify_all(subscriptions: tuple[Subscription, ...], record: Record, outcome: Any) -> None:
+    """Call each of *subscriptions* with the id, *outcome*, and a payload of its own."""
+    for subscription in subscriptions:
+        pending = subscription.notify(record.id, outcome, record.payload())
+        if pending is not None:
+            await pending

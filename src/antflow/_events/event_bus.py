@@ -1,4 +1,4 @@
-"""The event bus: the only place from which callbacks and other observers are called."""
+"""The event bus: the only place from which callbacks and event handlers are called."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ Handler = Callable[..., Any]
 @define(eq=False)
 class Subscription:
     """
-    A handler and its record of errors.
+    A handler, and how often it raised.
 
     Attributes:
         handler: A function, sync or async; what it returns is ignored.
-        name: How the log calls it.
+        name: Its name in the log.
         errors: How often it raised.
     """
 
@@ -37,8 +37,8 @@ class Subscription:
         Call the handler; an `Exception` that it raises is counted, and logged the first time.
 
         Returns:
-            None if the handler is done, else what must be awaited for it to finish. A sync handler
-            thus costs neither a coroutine nor a turn of the loop.
+            None if the handler is done, else an awaitable that waits for it. So a sync handler
+            costs no coroutine.
         """
         try:
             outcome = self.handler(*args)
@@ -61,21 +61,20 @@ class Subscription:
         Count *error*, which the handler raised.
 
         Raises:
-            BaseException: *error* itself, if it must not be kept from ending the run.
+            BaseException: *error* itself, if it must end the run.
         """
         if not is_item_failure(error):
             try:
                 raise error
             finally:
-                # Its traceback leads here.
+                # Its traceback refers to this frame.
                 del error
         self.errors += 1
         if self.errors == 1:
             logger.error(
-                "%s raised; the item goes on, and further errors of it are counted, not logged",
+                "%s raised; the item is not affected. Further errors of it are counted, not logged",
                 self.name,
-                # In a tuple: logging asks for the truth of what it is given, and that of an error
-                # may be anything.
+                # A tuple, because logging tests the truth value, which an error may define.
                 exc_info=(type(error), error, error.__traceback__),
             )
 
@@ -83,7 +82,7 @@ class Subscription:
 async def _finish_publishing(
     first: Awaitable[None], rest: list[Subscription], event: object
 ) -> None:
-    """Wait for the handler that is not done yet, then notify the others in turn."""
+    """Wait for the handler that is not done yet, then notify the others in order."""
     await first
     for subscription in rest:
         pending = subscription.notify(event)
@@ -98,40 +97,40 @@ def publish_to(
     Deliver *event* to all of *subscriptions*, one after the other.
 
     Returns:
-        None if all handlers are done, else what must be awaited for them to finish. Whoever
-        publishes looks at the subscriptions first, and builds no event that nobody hears.
+        None if all handlers are done, else an awaitable that waits for them. Publishers test
+        *subscriptions* first, and build no event if there are none.
     """
-    told = 0
+    notified = 0
     for subscription in subscriptions:
-        told += 1
-        # As `notify()` does, without what it costs to pass on any number of arguments.
+        notified += 1
+        # As `notify()` does, without the cost of passing any number of arguments.
         try:
             outcome = subscription.handler(event)
         except BaseException as error:
             subscription.raised(error)
             continue
         if outcome is not None and is_awaitable(outcome):
-            return _finish_publishing(subscription.finish(outcome), subscriptions[told:], event)
+            return _finish_publishing(subscription.finish(outcome), subscriptions[notified:], event)
     return None
 
 
 @define(eq=False)
 class EventBus:
     """
-    Hands each event to those who subscribed to its kind, in the order of their subscription.
+    Delivers each event to the subscriptions of its type, in the order of subscription.
 
-    Sync handlers run inline, async ones are awaited, before the item moves on. A handler that
-    raises hurts nobody: the first error of each is logged to the ``antflow`` logger with its
-    traceback, all are counted in `Subscription.errors`.
+    Sync handlers are called inline and async ones are awaited before the item moves on. A handler
+    that raises does not affect the item: its first error is logged to the ``antflow`` logger with
+    its traceback, and all are counted in `Subscription.errors`.
 
     Attributes:
-        status_subscriptions: Who hears `StatusEvent`. While it is empty none is built. The list is
-            replaced, and never changed.
-        task_subscriptions: The same for `TaskEvent`.
+        status_subscriptions: The subscriptions of `StatusEvent`. While there are none, no event is
+            built. The list is replaced, and never changed.
+        task_subscriptions: The subscriptions of `TaskEvent`.
     """
 
-    # Lists and no tuples, because several times per item they are asked for their truth, which
-    # Python tells sooner of a list.
+    # Lists and not tuples: their truth value is tested several times per item, which is faster for
+    # a list.
     status_subscriptions: list[Subscription] = field(factory=list, init=False)
     task_subscriptions: list[Subscription] = field(factory=list, init=False)
 
@@ -148,7 +147,7 @@ class EventBus:
         Args:
             event_type: `StatusEvent` or `TaskEvent`.
             handler: A function of one argument, sync or async.
-            name: How the log calls it; by default its qualified name.
+            name: Its name in the log; by default its qualified name.
 
         Raises:
             TypeError: *event_type* is neither of the two, or *handler* cannot be called.
@@ -168,7 +167,7 @@ class EventBus:
         return subscription
 
     def unsubscribe(self, subscription: Subscription) -> None:
-        """Stop calling *subscription*. It is no error if it is not subscribed."""
+        """Stop calling *subscription*; no-op if it is not subscribed."""
         self.status_subscriptions = [
             other for other in self.status_subscriptions if other is not subscription
         ]
@@ -178,10 +177,10 @@ class EventBus:
 
     def publish(self, event: StatusEvent | TaskEvent) -> Awaitable[None] | None:
         """
-        Deliver *event*, which may be one of the caller's own.
+        Deliver *event*, which may be one that the caller has made.
 
         Returns:
-            None if all handlers are done, else what must be awaited for them to finish.
+            None if all handlers are done, else an awaitable that waits for them.
         """
         if type(event) is StatusEvent:
             return publish_to(self.status_subscriptions, event)

@@ -1,51 +1,71 @@
-"""Who hears what became of an item: the listeners of its events, the callbacks for its values."""
+"""Building and publishing the status events of a run."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable
+from time import time
 from typing import Any
 
-from .._model.events import NewStatusEvent, Status, StatusEvent
-from .._model.items import FailedItem, Record
-from .._workers.pool import Pool
-from .event_bus import Subscription, publish_to
+from .._model.events import MutableStatusEvent, Status, StatusEvent
+from .._model.record import Record
+from .._model.results import FailedItem
+from .event_bus import EventBus, publish_to
 
 
 def publish(
+    bus: EventBus,
     status: Status,
     record: Record,
-    pool: Pool,
+    stage: str,
     worker_name: str | None,
     now: float,
-    more: dict[str, Any] | None = None,
+    details: dict[str, Any] | None = None,
     failed: FailedItem | None = None,
 ) -> Awaitable[None] | None:
     """
-    Tell of *record* at Unix time *now*, with *more* beside its own metadata.
+    Publish that *record* has *status* at *stage* since *now*, in Unix seconds.
+
+    Args:
+        bus: Where to publish.
+        status: The new status.
+        record: The item.
+        stage: The name of the stage.
+        worker_name: The worker that processes the item; None while it is queued.
+        now: The timestamp of the event.
+        details: Goes into the event's metadata, beside that of the item.
+        failed: The failure, for ``failed``.
 
     Returns:
         As `publish_to()`.
     """
-    event = NewStatusEvent()
+    event = MutableStatusEvent()
     event.item_id = record.id
-    event.stage = pool.name
+    event.stage = stage
     event.status = status
     event.worker = worker_name
     event.timestamp = now
     metadata = record.metadata
-    if more is not None:
-        metadata = {**(metadata or {}), **more}
+    if details is not None:
+        metadata = {**(metadata or {}), **details}
     elif metadata is not None:
         metadata = metadata.copy()
     event.metadata = metadata
     event.failed_item = failed
     event.__class__ = StatusEvent
-    return publish_to(pool.bus.status_subscriptions, event)
+    return publish_to(bus.status_subscriptions, event)
 
 
-async def tell(listeners: tuple[Subscription, ...], record: Record, outcome: Any) -> None:
-    """Call those who asked for values, each with a payload of its own."""
-    for subscription in listeners:
-        pending = subscription.notify(record.id, outcome, record.payload())
-        if pending is not None:
-            await pending
+async def announce(
+    bus: EventBus,
+    status: Status,
+    record: Record,
+    stage: str,
+    worker_name: str | None,
+    details: dict[str, Any] | None = None,
+    failed: FailedItem | None = None,
+) -> None:
+    """Do as `publish()` with the present time, and wait for the handlers."""
+    now = time() if failed is None else failed.timestamp
+    pending = publish(bus, status, record, stage, worker_name, now, details, failed)
+    if pending is not None:
+        await pending

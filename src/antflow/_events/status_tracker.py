@@ -1,4 +1,4 @@
-"""The status tracker: a subscriber that remembers."""
+"""`StatusTracker`: keeps the status of each item, and calls the user back."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .._definition.callables import handler_name
 from .._definition.limits import check_limits
 from .._definition.validation import check_callback, check_int
 from .._model.events import Status, StatusEvent, TaskEvent
-from .._model.items import FailedItem
+from .._model.results import FailedItem
 from .._model.snapshots import ErrorSummary
 from .event_bus import EventBus, Subscription
 
@@ -19,28 +19,28 @@ Callback = Callable[..., Any]
 
 class StatusTracker:
     """
-    Remembers the status of each item, and calls back when something happens.
+    Keeps the status of each item, and calls callbacks for its events.
 
-    Give it to a pipeline: ``Pipeline(stages, status_tracker=tracker)``. It keeps what it learned
-    when the run is over, also over several runs; `clear()` makes it forget. Items are told apart by
-    id: if several have the same one, they share an entry.
+    Pass it to a pipeline: ``Pipeline(stages, status_tracker=tracker)``. It keeps its entries after
+    the run and over several runs; `clear()` removes them. Items are distinguished by id: items with
+    the same id share an entry.
 
-    All callbacks may be sync or async and are awaited before the item moves on. When one is called,
-    the tracker already knows the event. One that raises is logged once, counted in
-    `callback_errors`, and hurts no item.
+    All callbacks may be sync or async, and async ones are awaited before the item moves on. The
+    tracker is updated before they are called. One that raises is logged once, counted in
+    `callback_errors`, and does not affect the item.
 
     Args:
         on_status_change: Called with each `StatusEvent`.
         on_task_start: Called with the `TaskEvent` when an attempt of a task begins.
-        on_task_complete: Called with the `TaskEvent` when a task succeeded.
-        on_task_retry: Called with the `TaskEvent` when a task failed and will be tried again.
-        on_task_fail: Called with the `TaskEvent` when a task failed for good.
+        on_task_complete: Called with the `TaskEvent` when a task has succeeded.
+        on_task_retry: Called with the `TaskEvent` when a task has failed and will be retried.
+        on_task_fail: Called with the `TaskEvent` when a task has failed for good.
         task_concurrency_limits: By task name, how many attempts may run at the same time in all
-            stages of a pipeline together. A name that the pipeline lacks is ignored.
+            stages of a pipeline together. A name that no task of the pipeline has is ignored.
         on_success: ``on_success(item_id, value, payload)`` is called when an item leaves the last
             stage; *payload* is a new dict of id, value and metadata.
         on_failure: ``on_failure(item_id, error, payload)`` is called when an item fails for good.
-        history: True keeps all events of each item, n the last n, False just the present status.
+        history: True keeps all events of each item, a number n the last n, False the last one.
 
     Raises:
         StageValidationError: An argument is not valid.
@@ -64,7 +64,7 @@ class StatusTracker:
         self.task_concurrency_limits = dict(limits)
         if not isinstance(history, bool):
             check_int("StatusTracker", "history", history, at_least=1)
-        self._memory = Subscription(self._remember, "the memory of a StatusTracker")
+        self._own = Subscription(self._update, "a StatusTracker")
         self._on_status_change = _subscription("on_status_change", on_status_change, "event")
         self._on_task = {
             "start": _subscription("on_task_start", on_task_start, "event"),
@@ -79,34 +79,34 @@ class StatusTracker:
         self.clear()
 
     def clear(self) -> None:
-        """Forget all items."""
-        # By item, its events, as far as they are kept: the last tells where it is.
+        """Remove all entries."""
+        # By item, the events that are kept: the last has the present status.
         self._events: dict[Any, list[StatusEvent] | deque[StatusEvent]] = {}
-        # All are there from the start: what is added to them in one thread, by a run of its own, is
-        # not lost to another, which it could be while the first of a kind is looked up.
+        # All statuses are there from the start, so that a lookup in another thread never finds one
+        # missing and loses a count.
         self._counts: dict[Status, int] = dict.fromkeys(get_args(Status), 0)
 
     def connect(self, bus: EventBus) -> None:
-        """Listen to *bus*; `Pipeline` does this for the tracker that it is given."""
-        bus.subscribe(StatusEvent, self._memory)
+        """Subscribe to *bus*; `Pipeline` does this with the tracker that it is given."""
+        bus.subscribe(StatusEvent, self._own)
         if self._on_status_change is not None:
             bus.subscribe(StatusEvent, self._on_status_change)
         if any(self._on_task.values()):
-            bus.subscribe(TaskEvent, self._pass_on)
+            bus.subscribe(TaskEvent, self._notify_callback)
 
     def count_errors_of(self, subscription: Subscription) -> None:
-        """Add the errors of *subscription* to `callback_errors`; `Pipeline` does it for stages'."""
+        """Count the errors of *subscription* in `callback_errors`, too; for callbacks of stages."""
         self._of_stages.append(subscription)
 
     @property
     def callback_errors(self) -> int:
         """
-        How often a callback raised, of this tracker or of a stage of its pipelines.
+        How often a callback of this tracker, or of a stage of its pipelines, has raised.
 
-        An id that raises when it is compared counts, too.
+        An item id that raises when it is compared counts, too.
         """
         subscriptions = (
-            self._memory,
+            self._own,
             self._on_status_change,
             self.on_success,
             self.on_failure,
@@ -133,15 +133,15 @@ class StatusTracker:
         return [event for event in self._latest() if event.status == status]
 
     def get_history(self, item_id: Any) -> list[StatusEvent]:
-        """Return the events of an item, oldest first, as far as ``history`` keeps them."""
+        """Return the events of an item that ``history`` keeps, oldest first."""
         return list(self._events.get(_key(item_id), ()))
 
     def get_stats(self) -> dict[str, int]:
-        """Return how many items have each status now; all six statuses are there."""
+        """Return how many items have each status now; all six statuses are keys."""
         return dict[str, int](self._counts.items())
 
     def get_tracked_ids(self) -> list[Any]:
-        """Return the ids of all known items, in the order in which they were first seen."""
+        """Return the ids of all items with an entry, in the order of their first event."""
         return [event.item_id for event in self._latest()]
 
     def get_failed_items(self) -> list[FailedItem]:
@@ -149,18 +149,18 @@ class StatusTracker:
         return [event.failed_item for event in self._latest() if event.failed_item is not None]
 
     def get_error_summary(self) -> ErrorSummary:
-        """Return those failures, counted."""
+        """Return counts of the items whose latest status is ``failed``."""
         return ErrorSummary.of(self.get_failed_items())
 
     def _latest(self) -> list[StatusEvent]:
         return [events[-1] for events in self._events.values()]
 
-    def _remember(self, event: StatusEvent) -> None:
+    def _update(self, event: StatusEvent) -> None:
         key = event.item_id
         try:
             events = self._events.get(key)
         except Exception:
-            # Or it is compared with the others, and refuses that again.
+            # It cannot be hashed, or raises when it is compared with the others.
             key = _key(key)
             events = self._events.get(key)
         counts = self._counts
@@ -171,7 +171,7 @@ class StatusTracker:
             events.append(event)
         counts[event.status] += 1
 
-    def _pass_on(self, event: TaskEvent) -> Any:
+    def _notify_callback(self, event: TaskEvent) -> Any:
         subscription = self._on_task[event.event_type]
         return None if subscription is None else subscription.notify(event)
 
@@ -185,9 +185,9 @@ def _subscription(name: str, callback: Callback | None, *arguments: str) -> Subs
 
 def _key(item_id: Any) -> Any:
     """
-    Return what *item_id* is filed under: itself, or its whole text if it cannot be hashed.
+    Return the key of *item_id*: itself, or its whole repr if it cannot be hashed.
 
-    What has no text either is told by its identity: the event that is filed keeps it alive.
+    If it has no repr either, its identity: the event in the entry keeps it alive.
     """
     try:
         hash(item_id)

@@ -1,4 +1,4 @@
-"""What the bus carries: status events of items, task events of single attempts."""
+"""Events: the status of an item at a stage, and the attempts of its tasks."""
 
 from __future__ import annotations
 
@@ -7,15 +7,23 @@ from typing import Any, Literal
 from attrs import field, frozen
 
 from .fast_frozen import mutable_twin, with_lazy_metadata
-from .items import FailedItem
+from .results import FailedItem
 
 Status = Literal["queued", "in_progress", "completed", "failed", "retrying", "skipped"]
 TaskEventType = Literal["start", "complete", "retry", "fail"]
 
-
-def worker_name(stage: str, number: int) -> str:
-    """Return the name of a stage's worker, numbered from 0."""
-    return f"{stage}-W{number}"
+# Which status may follow which, for one item at one stage. None stands for an item that has not
+# reached the stage; an item leaves it with one of the statuses that nothing follows.
+TRANSITIONS: dict[Status | None, tuple[Status, ...]] = {
+    None: ("queued",),
+    "queued": ("in_progress",),
+    "in_progress": ("completed", "failed", "retrying", "skipped"),
+    # An item fails during its back-off if a hook of stamina's raises then.
+    "retrying": ("in_progress", "failed"),
+    "completed": (),
+    "failed": (),
+    "skipped": (),
+}
 
 
 @with_lazy_metadata
@@ -33,8 +41,8 @@ class StatusEvent:
         timestamp: Unix seconds.
         metadata: The item's own metadata. On ``failed`` also ``error`` (text), ``error_type``,
             ``task_name`` and ``attempts``; on ``retrying`` also ``error``, ``error_type``,
-            ``attempt`` (the number of the next one) and ``retry`` (which retry it is, from 1).
-        failed_item: On ``failed``, the whole story.
+            ``attempt`` (the number of the next one) and ``retry`` (the retry's number, from 1).
+        failed_item: On ``failed``, the `FailedItem`.
     """
 
     item_id: Any
@@ -56,7 +64,7 @@ class StatusEvent:
         return None if self.failed_item is None else self.failed_item.exception
 
 
-NewStatusEvent = mutable_twin(StatusEvent)
+MutableStatusEvent = mutable_twin(StatusEvent)
 
 
 @frozen

@@ -1,4 +1,4 @@
-"""How frozen records are made in little time and memory, of which there are several per item."""
+"""Frozen classes whose instances cost little: several are made for each item."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from threading import RLock
 from typing import Any, TypeVar
 
 _Class = TypeVar("_Class", bound="type[Any]")
-# Held while a dict is made: two threads that look at once are given the same. A handler of signals,
-# or a finalizer, may look in the midst of that, too.
+# Held while a dict is made, so that two threads that read one attribute get the same dict. It is
+# reentrant because a signal handler or a finalizer may read the attribute meanwhile.
 _metadata_lock = RLock()
 
 
 class LazyDict:
     """
-    An attribute that is a dict, made at the moment at which somebody looks at it.
+    A descriptor for an attribute that is a dict, made when it is first read.
 
     Args:
-        slot: Where it is kept; None there stands for an empty dict.
+        slot: The descriptor of the slot that holds it; None in the slot stands for an empty dict.
     """
 
     def __init__(self, slot: Any) -> None:
@@ -25,14 +25,14 @@ class LazyDict:
     def __get__(self, instance: object, owner: type | None = None) -> Any:
         if instance is None:
             return self
-        kept = self.slot.__get__(instance)
-        if kept is None:
+        value = self.slot.__get__(instance)
+        if value is None:
             with _metadata_lock:
-                # Another thread may have been faster.
-                kept = self.slot.__get__(instance)
-                kept = {} if kept is None else kept
-                self.slot.__set__(instance, kept)
-        return kept
+                # Another thread may have made it meanwhile.
+                value = self.slot.__get__(instance)
+                value = {} if value is None else value
+                self.slot.__set__(instance, value)
+        return value
 
     def __set__(self, instance: object, value: Any) -> None:
         self.slot.__set__(instance, value)
@@ -40,10 +40,10 @@ class LazyDict:
 
 def with_lazy_metadata(cls: _Class) -> _Class:
     """
-    Make ``metadata`` of *cls*, a class with slots, an `OwnDict`.
+    Make ``metadata`` of *cls*, a class with slots, a `LazyDict`.
 
-    Most items bring no metadata, and hardly anybody looks at that of an event. An empty dict in
-    each of them would be a seventh of what a tracker costs.
+    Most items bring no metadata, and the metadata of an event is rarely read. An empty dict in each
+    of them would be a seventh of what a tracker costs.
     """
     cls.metadata = LazyDict(cls.metadata)
     return cls
@@ -51,11 +51,11 @@ def with_lazy_metadata(cls: _Class) -> _Class:
 
 def mutable_twin(cls: type[Any]) -> Any:
     """
-    Return a subclass of *cls*, frozen and `with_own_metadata`, whose instances can be set.
+    Return a subclass of *cls*, frozen and `with_lazy_metadata`, whose instances can be changed.
 
-    The fields of a frozen instance must be set past its class, which takes three times as long as
-    setting them. So an instance of the subclass is made, without arguments, all its fields are set,
-    and then its class is changed to *cls*.
+    Setting the fields of a frozen instance takes three times as long, because it must go past the
+    class. So an instance of the subclass is made, without arguments, all its fields are set, and
+    then its class is changed to *cls*.
     """
     namespace = {
         "__slots__": (),

@@ -1,4 +1,4 @@
-"""Snapshots: what a pipeline tells about itself, as copies that no run will change."""
+"""Snapshots: the state of a run as copies, which the run does not change."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from attrs import frozen
 
-from .items import FailedItem
+from .results import FailedItem
 
 
 @frozen
@@ -21,7 +21,7 @@ class WorkerState:
         stage: The name of its stage.
         status: ``busy`` while it has an item in progress, else ``idle``.
         current_item_id: The id of that item.
-        current_task: The name of the task that it is at, or comes to first.
+        current_task: The name of the task that runs, or will run first.
         processing_since: When it took the item, in Unix seconds.
     """
 
@@ -41,11 +41,11 @@ class WorkerMetrics:
     Attributes:
         worker_name: ``"<stage>-W<n>"``.
         stage: The name of its stage.
-        items_processed: Items that it finished with success, skipped ones included.
-        items_failed: Items that failed for good in its hands.
+        items_processed: How many items it finished with success, skipped ones included.
+        items_failed: How many items failed for good while it processed them.
         total_processing_time: Seconds in which it had an item in progress, back-off included.
-        last_active: When it last took an item or was done with one, in Unix seconds; None if none
-            is done yet.
+        last_active: When it last took or finished an item, in Unix seconds; None before the first
+            is finished.
     """
 
     worker_name: str
@@ -65,16 +65,16 @@ class WorkerMetrics:
 @frozen
 class StageStats:
     """
-    Where the items of one stage are. Each item that reached the stage is in one of the figures.
+    Where the items of one stage are. Each item that reached the stage is counted once.
 
     Attributes:
         stage_name: The name of the stage.
-        pending_items: Reached the stage and are not in progress: queued, still in the hands of a
-            sender who waits for room, or waiting for their next attempt.
-        in_progress_items: Are with a worker.
-        completed_items: Left the stage with success.
-        failed_items: Failed here for good.
-        skipped_items: Passed by, because ``skip_if`` said so.
+        pending_items: Have reached the stage and are not in progress: in its queue, blocked because
+            the queue is full, or waiting for their next attempt.
+        in_progress_items: Are being processed by a worker.
+        completed_items: Have left the stage with success.
+        failed_items: Have failed at the stage for good.
+        skipped_items: Have left the stage unprocessed, because ``skip_if`` was true.
     """
 
     stage_name: str
@@ -91,12 +91,12 @@ class PipelineStats:
     Where the items of the newest run are.
 
     Attributes:
-        items_processed: Left the last stage.
-        items_failed: Failed for good, in any stage.
-        items_in_flight: Read from the source and neither of the two.
+        items_processed: How many items have left the last stage.
+        items_failed: How many items have failed for good, in any stage.
+        items_in_flight: How many items were read from the source and are neither of the two.
         queue_sizes: By stage name, how many items wait in its queue or for their next attempt:
-            what is pending, without those that are still in the hands of a sender.
-        stage_stats: By stage name, the figures of the stage.
+            the pending items without those that are blocked because the queue is full.
+        stage_stats: By stage name, the statistics of the stage.
     """
 
     items_processed: int
@@ -109,7 +109,7 @@ class PipelineStats:
 @frozen
 class ErrorSummary:
     """
-    The failures, counted.
+    Counts of the failures.
 
     Attributes:
         total_failed: How many items failed for good.
@@ -138,13 +138,13 @@ class ErrorSummary:
 @frozen
 class DashboardSnapshot:
     """
-    All that a dashboard shows, taken at one instant.
+    What a dashboard shows, taken at one instant.
 
     Attributes:
-        worker_states: By worker name; workers that were not yet needed are idle.
+        worker_states: By worker name; workers that have not been started are idle.
         worker_metrics: By worker name.
         pipeline_stats: Where the items are.
-        error_summary: The failures, counted.
+        error_summary: Counts of the failures.
         timestamp: Unix seconds.
     """
 

@@ -1,4 +1,4 @@
-"""How a source gets into a run: one feeder reads it, as far as there is room."""
+"""The sources of a run: each is read into a stage, as far as there is room."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import (
     AsyncIterator,
     Awaitable,
     Callable,
+    Coroutine,
     Generator,
     Iterable,
     Iterator,
@@ -20,9 +21,12 @@ from anyio.lowlevel import checkpoint
 from attrs import define, field
 
 from .._backend.cancellation import is_item_failure
+from .._backend.fairness import ITEMS_PER_TURN
 from .._events.publishing import publish
-from .._model.items import DEFAULT_PRIORITY, Record
-from .._workers.pool import ITEMS_PER_TURN, Pool
+from .._model.items import DEFAULT_PRIORITY
+from .._model.record import Record
+from .._state.lifecycle import Completion
+from .._workers.pool import Pool
 from .._workers.result_sink import ResultSink
 
 
@@ -31,29 +35,27 @@ class Feeder:
     """
     Reads one source into one stage.
 
-    It runs as a task of the run also if somebody waits for it elsewhere: so whatever ends that
-    wait, an item that was read is never torn from its way into the stage.
+    It runs in a loop task of the run, also if somebody waits for it elsewhere. So whatever ends
+    that wait, an item that was read always reaches the stage.
 
     Args:
         source: Read lazily; closed at the end if it is a generator.
-        pool: The stage.
-        priority: Goes with each item.
-        sink: If given, there must be a place in its window for an item before it is read.
-        start: Starts a task of the run.
+        pool: The pool of the stage.
+        priority: The priority of each item.
+        sink: If given, an item is read only when there is room for it in the window.
 
     Attributes:
-        admitted: How many items it has read so far.
-        error: What the source raised. What it gave before is on its way all the same.
-        paused: Set once it had to wait for room, or has ended.
+        admitted: How many items were read so far.
+        error: What the source raised. The items that it gave before are processed all the same.
+        paused: Set once the feeder has waited for room, or has ended.
         done: Set when it has ended, for whatever reason.
-        orphaned: Whether nobody waits for it, so that the run must tell of its error.
+        detached: Whether nobody waits for it, so that the run must raise its error.
     """
 
     source: Iterable[Any] | AsyncIterable[Any]
     pool: Pool
     priority: float
     sink: ResultSink | None
-    start: Callable[..., None]
     admitted: int = field(default=0, init=False)
     error: BaseException | None = field(default=None, init=False)
     paused: Event = field(factory=Event, init=False)
@@ -61,20 +63,14 @@ class Feeder:
     detached: bool = field(default=False, init=False)
     _scope: CancelScope = field(factory=CancelScope, init=False)
     _stopped: bool = field(default=False, init=False)
-    # Whether an item is in hand, for which there is no room yet.
+    # Whether an item was read for which there is no room yet.
     _sending: bool = field(default=False, init=False)
-    # Whether its items have what only some have: a priority, a stage to begin with.
-    _is_special: bool = field(init=False)
-    # Whether nothing is asked before an item is read: no place, and not whether it is to stop.
-    _is_free: bool = field(init=False)
+    # Whether the next item is read without a question: there is no window, and no stop.
+    _unchecked: bool = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.pool.room += 1
-        self._is_special = (
-            self.priority != DEFAULT_PRIORITY
-            or self.pool.stage_state is not self.pool.state.stages[0]
-        )
-        self._is_free = self.sink is None
+        self.pool.queue.max_queued += 1
+        self._unchecked = self.sink is None
 
     async def run(self) -> None:
         """Read the source to its end, or until `stop()`."""
@@ -85,26 +81,26 @@ class Feeder:
                 raise
             self.error = error
         finally:
-            self.pool.room -= 1
+            self.pool.queue.max_queued -= 1
             self.paused.set()
             self.done.set()
 
     def stop(self) -> bool:
         """
-        Read no further; what was read already goes on.
+        Read no further; what was read already is processed.
 
         Returns:
-            Whether it ends at once, since no item of it waits for room.
+            Whether it ends at once, because none of its items waits for room.
         """
         self._stopped = True
-        self._is_free = False
+        self._unchecked = False
         if not self._sending:
             self._scope.cancel()
         return not self._sending
 
     async def _read_and_close(self) -> None:
-        # A generator may hold files and connections open. It is closed outside of the scope, so
-        # that after `stop()` it may take its time.
+        # A generator may hold files and connections. It is closed outside of the scope, so that
+        # after `stop()` its cleanup may await.
         if isinstance(self.source, AsyncIterable):
             async_items = aiter(self.source)
             try:
@@ -123,7 +119,7 @@ class Feeder:
                     items.close()
 
     async def _read_async(self, items: AsyncIterator[Any]) -> None:
-        if await self._get_ready(None):
+        if await self._finish_sending(None):
             return
         async for item in items:
             pending = self._admit(item)
@@ -131,7 +127,7 @@ class Feeder:
                 return
 
     async def _read(self, items: Iterator[Any]) -> None:
-        if await self._get_ready(None):
+        if await self._finish_sending(None):
             return
         for item in items:
             pending = self._admit(item)
@@ -140,48 +136,52 @@ class Feeder:
 
     def _admit(self, item: Any) -> Awaitable[bool] | None:
         """
-        Take *item* into the books and into the stage.
+        Count *item*, and put it into the queue of the stage.
 
         Returns:
-            None to read on, else what must be awaited before: it says whether to stop. An item that
-            need not wait thus costs no coroutine.
+            None to read on, else what must be awaited first: it returns whether to stop. So an item
+            that need not wait costs no coroutine.
         """
         pool = self.pool
-        record = pool.state.admit(item)
+        services = pool.services
+        completion = services.completion
+        record = Record(completion.admitted, item)
+        completion.admitted += 1
+        services.state.results.reserve()
+        pool.stage_state.arrived += 1
         self.admitted = admitted = self.admitted + 1
-        if self._is_special:
-            self._prepare(record)
-        # In this order: a waiting worker may have the item before `send` returns.
-        if pool.bus.status_subscriptions:
-            pending = publish("queued", record, pool, None, time())
-            if pending is not None:
-                return self._get_ready(_finish_and_send(pending, record, pool))
-        try:
-            pool.entrance.send_nowait(record)
-        except WouldBlock:
-            return self._get_ready(pool.entrance.send(record))
-        if admitted % ITEMS_PER_TURN and (self._is_free or self._may_go_on()):
-            return None
-        return self._get_ready(None)
-
-    def _prepare(self, record: Record) -> None:
-        """Give *record* its priority, and say where it comes in."""
         if self.priority != DEFAULT_PRIORITY:
             record.priority = self.priority
-        if self.pool.stage_state is not self.pool.state.stages[0]:
-            self.pool.stage_state.injected += 1
+        # Published before it is sent, because a waiting worker may have the item before `send`
+        # returns.
+        if services.bus.status_subscriptions:
+            pending = publish(services.bus, "queued", record, pool.name, None, time())
+            if pending is not None:
+                return self._finish_sending(_publish_and_send(pending, record, pool))
+        try:
+            pool.queue.inlet.send_nowait(record)
+        except WouldBlock:
+            return self._finish_sending(pool.queue.inlet.send(record))
+        if admitted % ITEMS_PER_TURN and (self._unchecked or self._may_read_on()):
+            return None
+        return self._finish_sending(None)
 
-    def _may_go_on(self) -> bool:
-        """Take a place for the next item, if there is one and it is to be read."""
+    def _may_read_on(self) -> bool:
+        """Let the next item into the window, if there is room and the feeder was not stopped."""
         return not self._stopped and self.sink is not None and self.sink.enter()
 
-    async def _get_ready(self, pending: Awaitable[None] | None) -> bool:
-        """Wait for what must be waited for until the next item is read; say whether to stop."""
+    async def _finish_sending(self, pending: Awaitable[None] | None) -> bool:
+        """
+        Await *pending*, which sends an item, and then room for the next one.
+
+        Returns:
+            Whether to stop reading.
+        """
         if pending is not None:
             if self._scope.cancel_called:
-                # The source gave one more item in the moment of the stop.
-                self.pool.room += 1
-                self.start(self._send_last, pending)
+                # The source gave one more item at the moment of the stop.
+                self.pool.queue.max_queued += 1
+                self.pool.services.tasks.start(self._send_last(pending))
                 return True
             self._sending = True
             self.paused.set()
@@ -197,12 +197,108 @@ class Feeder:
         try:
             await pending
         finally:
-            self.pool.room -= 1
+            self.pool.queue.max_queued -= 1
 
 
-async def _finish_and_send(pending: Awaitable[None], record: Record, pool: Pool) -> None:
+async def _publish_and_send(pending: Awaitable[None], record: Record, pool: Pool) -> None:
     await pending
     try:
-        pool.entrance.send_nowait(record)
+        pool.queue.inlet.send_nowait(record)
     except WouldBlock:
-        await pool.entrance.send(record)
+        await pool.queue.inlet.send(record)
+
+
+class Feeds:
+    """
+    The sources that one run reads.
+
+    Attributes:
+        opened: Set when the pools are there, or the run has ended.
+    """
+
+    def __init__(self, completion: Completion, sink: ResultSink | None) -> None:
+        self.opened = Event()
+        self._completion = completion
+        self._window = None if sink is None or sink.window is None else sink
+        self._pools: list[Pool] = []
+        self._start: Callable[[Coroutine[Any, Any, None]], Any]
+        self._feeders: set[Feeder] = set()
+        self._source_error: BaseException | None = None
+
+    def open(self, pools: list[Pool], start: Callable[[Coroutine[Any, Any, None]], Any]) -> None:
+        """Feed into *pools* from now on; *start* starts a loop task in the caller's context."""
+        self._pools = pools
+        self._start = start
+        self.opened.set()
+
+    def read(
+        self, source: Iterable[Any] | AsyncIterable[Any], target: int, priority: float
+    ) -> Feeder:
+        """Begin to read *source* into the stage with the index *target*."""
+        if priority != DEFAULT_PRIORITY:
+            for pool in self._pools:
+                pool.use_priorities()
+        feeder = Feeder(source, self._pools[target], priority, self._window)
+        self._feeders.add(feeder)
+        self._completion.feeders += 1
+        self._start(self._run(feeder))
+        return feeder
+
+    async def wait_for(self, feeder: Feeder, *, to_end: bool) -> int:
+        """
+        Wait until *feeder* has read its source, or, unless *to_end*, until it waits for room.
+
+        Returns:
+            How many items were admitted so far.
+
+        Raises:
+            Exception: What the source raised.
+        """
+        try:
+            await (feeder.done if to_end else feeder.paused).wait()
+        except BaseException:
+            if feeder.stop():
+                with CancelScope(shield=True):
+                    await feeder.done.wait()
+            raise
+        feeder.detached = not feeder.done.is_set()
+        _raise_once(feeder, "error")
+        return feeder.admitted
+
+    async def _run(self, feeder: Feeder) -> None:
+        try:
+            await feeder.run()
+        finally:
+            if feeder.detached and self._source_error is None:
+                self._source_error, feeder.error = feeder.error, None
+            self._feeders.discard(feeder)
+            self._completion.feeders -= 1
+            self._completion.check()
+
+    def stop(self) -> None:
+        """Read no further."""
+        for feeder in self._feeders:
+            feeder.stop()
+
+    def close(self) -> None:
+        """The run has ended: drop what refers to it."""
+        self._pools = []
+        self._feeders.clear()
+        del self._start
+        self.opened.set()
+
+    def raise_source_error(self) -> None:
+        """Raise, once, what a source has raised for which nobody waited."""
+        _raise_once(self, "_source_error")
+
+
+def _raise_once(owner: Any, attribute: str) -> None:
+    """Raise the error in *attribute*, if there is one, and set that to None."""
+    error = getattr(owner, attribute)
+    setattr(owner, attribute, None)
+    try:
+        if error is not None:
+            raise error
+    finally:
+        # Its traceback refers to this frame.
+        del error

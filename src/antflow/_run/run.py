@@ -1,9 +1,30 @@
-"""One execution: opens the streams and the task group, wires the pools, and closes it all."""
+"""
+One execution of a pipeline, from the first item to the last.
+
+Theory of operation
+===================
+
+`Run.execute()` is the whole life of a run, in whichever loop task awaits it: the caller's own for
+`Pipeline.run()`, a child of a `RunHost` for blocks and entered streams, a background task for a
+stream that is iterated without a block. Everything else may be called from other loop tasks
+meanwhile. The phases are those of `Phase`:
+
+1. Opening: a task group is opened. Its first child, the keeper, builds the pools and starts the
+   first worker of each and the feeder of the source, if there is one.
+2. Feeding: the keeper waits in the `CancellationWatch`. Feeders and workers are its siblings, and
+   start further workers and back-offs.
+3. Draining, for one of two reasons. The run is to end when it is idle, and is idle: `Completion`
+   releases the watch, and the keeper closes the first queue; the last worker of each stage closes
+   the next. Or `drain()` was called: the feeders stop, and the run ends when it is idle.
+4. Cancelling: `cancel()`, too many failures, or a cancellation from outside. Workers take no other
+   item; the keeper logs what still runs after a while.
+5. Ended: the task group is closed, and so are the queues.
+"""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterable, Iterable, Mapping
+from collections.abc import AsyncIterable, Coroutine, Iterable
 from contextvars import Context, ContextVar, copy_context
 from functools import partial
 from typing import Any
@@ -11,310 +32,195 @@ from typing import Any
 from anyio import CancelScope, Event, create_task_group
 from anyio.abc import TaskGroup
 
-from .._backend.cancellation import current_asyncio_task, host_task
+from .._backend.cancellation import host_task
 from .._backend.cancellation_watch import CancellationWatch
-from .._backend.task_groups import fatal_errors, raise_fatal
-from .._definition.limits import TaskLimits
+from .._backend.context import current_asyncio_task
+from .._backend.task_groups import RunTasks, fatal_errors, raise_fatal
 from .._definition.stage import Stage
-from .._events.event_bus import EventBus
 from .._model.errors import PipelineError
-from .._model.items import DEFAULT_PRIORITY
-from .._state.run_state import RunState
-from .._state.worker import Worker
-from .._tasks.task_runner import TaskRunner
-from .._tasks.watchdog import Watchdog
-from .._workers.pool import Pool, StageCallbacks
-from .._workers.queues import open_queue
-from .._workers.result_sink import ResultSink
+from .._state.lifecycle import Completion, EndReason, Phase
+from .._workers.pool import Pool
 from .._workers.stragglers import Stragglers
-from .._workers.worker_loop import back_off, work
-from .feeder import Feeder
+from .._workers.worker_loop import start_workers
+from .feeder import Feeds
+from .wiring import RunPlan, build_pools
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
 
-# The runs that the present task belongs to, one inside of the other: a task of a run must not wait
-# for what waits for itself.
-_present_runs: ContextVar[tuple[Run, ...]] = ContextVar("antflow_present_runs", default=())
+# The runs that the current loop task belongs to, nested: a task of a run must not wait for itself.
+_current_runs: ContextVar[tuple[Run, ...]] = ContextVar("antflow_current_runs", default=())
 
 
 class Run:
     """
-    One execution of a pipeline, from the first item to the last.
-
-    `conduct()` is its whole life, in whichever task that is. All else may be called from other
-    tasks meanwhile.
-
-    Args:
-        state: The books of this run, one entry for each stage.
-        bus: Where events are published.
-        hooks: Those who are told of successes and failures, one entry for each stage.
-        limits: By task name, how many attempts may run at the same time in all stages together.
-        sink: Where the outcome of each item goes, if the run is a stream.
-        source: What to feed from the start, if anything.
-        target: The number of the stage that *source* goes to, from 0.
-        priority: Goes with the items of *source*.
-        guard: If given, what the tasks are watched for.
+    One execution of a pipeline.
 
     Attributes:
-        ended: Set when `conduct()` is over.
-        draining: Whether it takes no more input.
-        cancelled: Whether `cancel()` was called.
-        interrupted: Whether that was because of a signal.
+        state: The state of this run.
+        sink: Where the results go, if the run is a stream.
+        completion: When everything that was fed is finished.
+        ended: Set when `execute()` is over.
     """
 
-    def __init__(
-        self,
-        state: RunState,
-        bus: EventBus,
-        hooks: tuple[StageCallbacks, ...],
-        limits: Mapping[str, int],
-        sink: ResultSink | None = None,
-        source: Iterable[Any] | AsyncIterable[Any] | None = None,
-        target: int = 0,
-        priority: float = DEFAULT_PRIORITY,
-        guard: Watchdog | None = None,
-    ) -> None:
-        self.state = state
-        self.sink = sink
+    def __init__(self, plan: RunPlan) -> None:
+        self.state = state = plan.state
+        self.sink = plan.sink
         self.ended = Event()
-        self.draining = False
-        self.cancelled = False
-        self.interrupted = False
-        self._bus = bus
-        self._hooks = hooks
-        self._limits = TaskLimits(limits)
-        self._source = source
-        self._target = target
-        self._priority = priority
-        self._source_error: BaseException | None = None
-        self._finishing = False
-        self._wired = Event()
-        self._guard = guard
-        alarms = [state.stop] if guard is None else [state.stop, guard.alarm]
-        self._sentry = CancellationWatch(*alarms)
-        self._overtime = Stragglers()
-        # Set while nothing is under way and nobody feeds; a new one each time that this ends.
-        self._idle = Event()
-        # Of the tasks that carry items, and of nothing else: cancelling it hurts no bystander.
+        self._plan = plan
+        notified = [state.lifecycle.stop]
+        if plan.watchdog is not None:
+            notified.append(plan.watchdog.note_cancellation)
+        self._watch = CancellationWatch(*notified)
+        self._stragglers = Stragglers()
+        self.completion = Completion(state.lifecycle, self._watch)
+        self._feeds = Feeds(self.completion, plan.sink)
+        # Of the loop tasks that carry items, and of nothing else: it cancels item tasks only.
         self._scope = CancelScope()
         self._group: TaskGroup
-        self._context = Context()
         self._host: Any = None
         self._pools: list[Pool] = []
-        self._feeders: set[Feeder] = set()
-        # How many calls of `feed()` wait for the pools to be there.
-        self._pending_feeds = 0
-        self._streams: list[Any] = []
-        state.on_idle = self._check_idle
 
-    # ---- its life
+    # Its life
 
     async def execute(self) -> None:
         """
-        Open the pools, wait until all is done that was fed, and close them.
+        Open the pools, wait until everything that was fed is finished, and close them.
 
-        It ends after `finish()`, `drain()` or `cancel()`, or if an error ends it.
+        It ends after `finish()`, `drain()` or `cancel()`, or by an error.
 
         Raises:
-            PipelineError: A task of the run was cancelled from outside.
-            BaseException: What is no failure of an item, such as KeyboardInterrupt: by itself, or,
-                if there are several, in one flat group.
+            PipelineError: A loop task of the run was cancelled from outside.
+            BaseException: Any error that is not the failure of an item, such as KeyboardInterrupt:
+                as itself, or, if there are several, in one flat group.
         """
         fatal: list[BaseException] = []
         self._host = current_asyncio_task()
         try:
             with self._scope:
                 async with create_task_group() as self._group:
-                    self._group.start_soon(self._keep_open)
+                    self._group.start_soon(self._open_and_watch)
         except BaseExceptionGroup as errors:
             fatal = fatal_errors(errors)
         finally:
-            # Not before the group is done: a worker that is being cancelled must not find its
-            # stream broken.
-            for stream in self._streams:
-                stream.close()
-            # These know the run: without them nothing goes round in circles.
-            self._pools.clear()
-            self._feeders.clear()
-            self._context = Context()
-            self._host = None
-            self.state.end()
-            self._wired.set()
-            self._idle.set()
-            self.ended.set()
-            if self.sink is not None:
-                self.sink.wake()
-        try:
-            raise_fatal(fatal)
-        finally:
-            # Each of these is in the traceback that now leads here.
-            del fatal
-        if self.state.unfinished and not self.cancelled and not self.state.too_many:
-            # A task group takes the cancellation of a child for its own, and ends without a word.
+            self._close()
+        if fatal:
+            try:
+                raise_fatal(fatal)
+            finally:
+                # The traceback of each refers to this frame.
+                del fatal
+        unfinished, admitted = self.completion.unfinished, self.completion.admitted
+        if unfinished and not self.was_cancelled and not self.state.has_too_many_failures:
+            # A task group takes the cancellation of a child for its own, and ends without an error.
             raise PipelineError(
-                f"the run ended although {self.state.unfinished} of {self.state.admitted} items "
-                "were not finished: something outside antflow cancelled a task of the run. Cancel "
-                "the caller of run() instead, or a scope around it."
+                f"the run ended although {unfinished} of {admitted} items were not finished: "
+                "something outside antflow cancelled a loop task of the run. Cancel the caller of "
+                "run() instead, or a scope around it."
             )
 
-    async def _keep_open(self) -> None:
+    async def _open_and_watch(self) -> None:
         """
-        Open the pools, and live until the run takes no more input.
+        Open the pools, wait in the watch, and close the first queue when the run is complete.
 
-        No worker begins before the sentry stands, since nothing waits in between. As long as this
-        task lives, the group can be given others. (The host of the group must not await this
-        itself: on asyncio, a cancellation that reaches it there and then once more in the group is
-        given back to the task around, which then counts one too few.)
+        No worker begins before the watch waits, because nothing is awaited in between. As long as
+        this loop task lives, the group accepts others. (The host of the group must not wait itself:
+        on asyncio, a cancellation that reaches it there and then once more in the group is handed
+        back to the task around, whose count of cancellations is one too low then.)
         """
-        self._wire()
+        self._open()
         try:
-            await self._sentry.stand()
+            await self._watch.wait()
+            if not self._watch.triggered:
+                self._pools[0].queue.inlet.close()
         finally:
-            self.draining = True
-            if self._sentry.alarmed:
-                await self._overtime.watch()
+            self.state.lifecycle.advance(Phase.DRAINING)
+            if self._watch.triggered:
+                await self._stragglers.watch()
 
-    def _wire(self) -> None:
-        """Build the pools from the last stage to the first, and start them."""
-        # New workers are started by workers: without this, they would inherit the context variables
-        # that tasks set there, instead of those of the caller.
-        self._context = self._context_inside()
-        downstream: Pool | None = None
-        for stage_state, hooks in zip(reversed(self.state.stages), reversed(self._hooks)):
-            send, receive, entrance, places = open_queue(stage_state.stage)
-            self._streams += (send, receive)
-            downstream = Pool(
-                state=self.state,
-                stage_state=stage_state,
-                bus=self._bus,
-                hooks=hooks,
-                runner=TaskRunner(stage_state.stage, self._bus, self._limits, self._guard),
-                stream=receive,
-                entrance=entrance,
-                places=places,
-                downstream=downstream,
-                sink=self.sink,
-                stragglers=self._overtime,
-                start_worker=self._start_worker,
-                start_back_off=partial(self._start, back_off),
-                stop=self._scope.cancel,
-            )
-            if downstream.downstream is not None:
-                downstream.downstream.room += stage_state.stage.workers
-            self._pools.insert(0, downstream)
-            downstream.grow()
-        if self._source is not None:
-            feeder = self._feed_from(self._source, self._target, self._priority)
+    def _open(self) -> None:
+        """Build the pools, and start the first worker of each and the feeder of the source."""
+        lifecycle, plan = self.state.lifecycle, self._plan
+        # Workers are started by workers. Without a context given here, a new one would inherit the
+        # context variables that a task has set, in place of those of the caller.
+        start = partial(self._group.create_task, context=self._context_inside())
+        tasks = RunTasks(start, self._scope.cancel)
+        self._pools = build_pools(plan, self.completion, tasks, self._stragglers)
+        for pool in reversed(self._pools):
+            start_workers(pool)
+        self._feeds.open(self._pools, self._start_feeder)
+        if plan.source is not None:
+            feeder = self._feeds.read(plan.source, plan.target, plan.priority)
             feeder.detached = True
-            if self.draining:
+            if not lifecycle.takes_input:
                 feeder.stop()
-        self._wired.set()
-        self._check_idle()
+        lifecycle.advance(Phase.FEEDING)
+        self.completion.is_open = True
+        self.completion.check()
 
-    def _start(self, function: Any, *args: Any) -> None:
-        self._group.create_task(function(*args), context=self._context)
+    def _close(self) -> None:
+        # Not before the group is closed: a worker that is being cancelled must not find its queue
+        # broken.
+        for pool in self._pools:
+            pool.queue.close()
+        # These refer to the run: without them, there is no reference cycle.
+        self._pools.clear()
+        self._host = None
+        self.state.end()
+        self._feeds.close()
+        self.completion.close()
+        self.ended.set()
+        if self.sink is not None:
+            self.sink.wake()
 
-    def _start_worker(self, pool: Pool, worker: Worker) -> None:
-        # The task is named like the worker, for debuggers and instruments of the loop.
-        self._group.create_task(work(pool, worker), name=worker.name, context=self._context)
-
-    def _feed_from(
-        self, source: Iterable[Any] | AsyncIterable[Any], target: int, priority: float
-    ) -> Feeder:
-        if priority != DEFAULT_PRIORITY:
-            for pool in self._pools:
-                pool.use_priorities()
-        sink = None if self.sink is None or self.sink.window is None else self.sink
-        feeder = Feeder(source, self._pools[target], priority, sink, self._start)
-        self._feeders.add(feeder)
-        # The source belongs to the caller: it sees the context of its own.
-        self._group.create_task(self._run_feeder(feeder), context=self._context_inside())
-        return feeder
+    def _start_feeder(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        # The source is the caller's: it runs in the context of the caller.
+        self._group.create_task(coroutine, context=self._context_inside())
 
     def _context_inside(self) -> Context:
         context = copy_context()
-        context.run(_present_runs.set, (*_present_runs.get(), self))
+        context.run(_current_runs.set, (*_current_runs.get(), self))
         context.run(host_task.set, self._host)
         return context
 
     @property
     def called_from_run(self) -> bool:
-        """Whether the caller is a task or callback of this run, or waits inside of one."""
-        return any(run is self for run in _present_runs.get())
+        """Whether the caller is a task or callback of this run, or waits inside one."""
+        return any(run is self for run in _current_runs.get())
 
-    async def _run_feeder(self, feeder: Feeder) -> None:
-        try:
-            await feeder.run()
-        finally:
-            if feeder.detached and self._source_error is None:
-                self._source_error, feeder.error = feeder.error, None
-            self._feeders.discard(feeder)
-            self._check_idle()
-
-    def _check_idle(self) -> None:
-        """See whether all is done that was fed: called whenever that may have become true."""
-        if self.ended.is_set() or not self._wired.is_set():
-            return
-        if self.state.unfinished or self._feeders or self._pending_feeds:
-            return
-        self._idle.set()
-        if self._finishing:
-            # From here on the end goes from stage to stage: the last worker closes the next one.
-            self.draining = True
-            self._sentry.relieve()
-            self._pools[0].entrance.close()
-
-    # ---- what others may do meanwhile
+    # What others may do meanwhile
 
     async def feed(
         self, source: Iterable[Any] | AsyncIterable[Any], target: int, priority: float, hint: str
     ) -> int:
         """
-        Read *source* into the stage with the number *target*.
+        Read *source* into the stage with the index *target*.
 
-        Whoever calls it from inside of the run does not wait for room, which may be what he holds:
-        the rest is read when there is some.
+        A caller inside the run does not wait for room, which may depend on the caller itself: the
+        rest is read when there is room.
 
         Returns:
             How many items were admitted: fewer than there are if the run was shut down meanwhile,
-            or, inside of the run, so far.
+            or, inside the run, so far.
 
         Raises:
             PipelineError: The run takes no more input.
-            Exception: What *source* raised; what came before is on its way.
+            Exception: What *source* raised; the items before it are processed all the same.
         """
-        self._pending_feeds += 1
-        if self._idle.is_set() and not self.ended.is_set():
-            # From here on, before the first await: who calls `join()` meanwhile waits for this.
-            self._idle = Event()
+        self.completion.expect_feed()
         try:
-            await self._wired.wait()
-            if self.draining:
+            await self._feeds.opened.wait()
+            if not self.state.lifecycle.takes_input:
                 raise PipelineError(f"feed(): the run was shut down, and takes no more. {hint}")
-            feeder = self._feed_from(source, target, priority)
+            feeder = self._feeds.read(source, target, priority)
         finally:
-            self._pending_feeds -= 1
-            self._check_idle()
-        try:
-            await (feeder.paused if self.called_from_run else feeder.done).wait()
-        except BaseException:
-            if feeder.stop():
-                with CancelScope(shield=True):
-                    await feeder.done.wait()
-            raise
-        feeder.detached = not feeder.done.is_set()
-        error, feeder.error = feeder.error, None
-        if error is not None:
-            try:
-                raise error
-            finally:
-                del error
-        return feeder.admitted
+            self.completion.pending_feeds -= 1
+            self.completion.check()
+        return await self._feeds.wait_for(feeder, to_end=not self.called_from_run)
 
     async def join(self) -> None:
         """
-        Wait until nothing is under way and nobody feeds.
+        Wait until everything that was fed is finished, and no source is being read.
 
         Raises:
             PipelineError: It would wait for the caller itself.
@@ -326,27 +232,25 @@ class Run:
             )
         if self.sink is not None and not self.ended.is_set():
             raise PipelineError(
-                "join(): a stream is finished by the one who iterates over it. Iterate to the end, "
-                "or call shutdown() and then iterate to the end."
+                "join(): a stream is finished by its consumer. Iterate to the end, or call "
+                "shutdown() and then iterate to the end."
             )
-        await self._idle.wait()
+        await self.completion.idle.wait()
 
     def finish(self) -> None:
-        """End as soon as nothing is under way and nobody feeds."""
-        self._finishing = True
-        self._check_idle()
+        """End as soon as everything that was fed is finished, and no source is being read."""
+        self.completion.finish_when_idle()
 
     def drain(self) -> None:
-        """Read no further, and end as soon as nothing is under way."""
-        self.draining = True
-        for feeder in self._feeders:
-            feeder.stop()
+        """Read no further, and end as soon as what was read is finished."""
+        self.state.lifecycle.advance(Phase.DRAINING, EndReason.SHUT_DOWN)
+        self._feeds.stop()
         self.finish()
 
-    def cancel(self) -> None:
+    def cancel(self, reason: EndReason = EndReason.CANCELLED) -> None:
         """End at once."""
-        self.cancelled = True
         self.drain()
+        self.state.lifecycle.advance(Phase.CANCELLING, reason)
         self._scope.cancel()
 
     async def shutdown(self, *, drain: bool = True) -> None:
@@ -354,7 +258,7 @@ class Run:
         `drain()` or `cancel()`, and wait for the end.
 
         A task or callback of the run itself does not wait, and nobody waits for a stream to be
-        drained, since that is in the hands of its consumer.
+        drained, because that depends on its consumer.
         """
         if self.ended.is_set():
             return
@@ -365,30 +269,42 @@ class Run:
         if not self.called_from_run and not (drain and self.sink is not None):
             await self.ended.wait()
 
-    @property
-    def busy(self) -> bool:
-        """Whether anything is under way, or anybody feeds."""
-        return not self._idle.is_set()
+    # How it is, and how it ended
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """The definition of what runs."""
+        """The definitions of the stages."""
         return tuple(state.stage for state in self.state.stages)
 
-    def raise_if_cut_short(self) -> None:
-        """Raise if `cancel()` left something unfinished."""
-        if self.cancelled and self.state.unfinished:
+    @property
+    def is_idle(self) -> bool:
+        """Whether everything that was fed is finished, and no source is being read."""
+        return self.completion.idle.is_set()
+
+    @property
+    def was_cancelled(self) -> bool:
+        """Whether `cancel()` ended it."""
+        return self.state.lifecycle.was_cancelled
+
+    def raise_for_early_end(self) -> None:
+        """
+        Raise if a source or `cancel()` ended the run early.
+
+        Raises:
+            KeyboardInterrupt: A second signal left items unfinished.
+            PipelineError: `cancel()` left items unfinished.
+            Exception: What a source raised for which nobody waited.
+        """
+        unfinished = self.completion.unfinished
+        if self.state.lifecycle.reason is EndReason.INTERRUPTED and unfinished:
+            raise KeyboardInterrupt
+        self.raise_source_error()
+        if self.was_cancelled and unfinished:
             raise PipelineError(
-                "the run was ended by shutdown(drain=False) before all was finished: "
-                f"{self.state.unfinished} of {self.state.admitted} items that were read."
+                "the run was ended by shutdown(drain=False) before everything was finished: "
+                f"{unfinished} of {self.completion.admitted} items that were read."
             )
 
     def raise_source_error(self) -> None:
         """Raise, once, what the source that the run was opened with has raised."""
-        error, self._source_error = self._source_error, None
-        try:
-            if error is not None:
-                raise error
-        finally:
-            # The traceback leads here, too.
-            del error
+        self._feeds.raise_source_error()

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first lets a run finish what it has, the second ends it."""
+"""Ctrl-C and SIGTERM: the first drains a run, the second ends it at once."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from anyio import TASK_STATUS_IGNORED, open_signal_receiver, sleep_forever
 from anyio.abc import TaskStatus
 
 from .._model.errors import PipelineError
+from .._state.lifecycle import EndReason
 from .run import Run
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -18,7 +19,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 def check_main_thread() -> None:
     """
-    Refuse to handle signals where Python does not deliver them.
+    Reject ``handle_signals=True`` where Python does not deliver signals.
 
     Raises:
         PipelineError: This is not the main thread.
@@ -32,9 +33,9 @@ def check_main_thread() -> None:
 
 
 @contextmanager
-def _handlers_kept() -> Iterator[None]:
-    """Put back the handlers: asyncio, when it lets go of a signal, sets the default."""
-    # One that was not set from Python cannot be put back.
+def _handlers_restored() -> Iterator[None]:
+    """Restore the handlers of Python at the end, where asyncio sets the defaults."""
+    # A handler that was not set from Python cannot be restored.
     handlers = {number: signal.getsignal(number) or signal.SIG_DFL for number in _SIGNALS}
     try:
         yield
@@ -43,13 +44,12 @@ def _handlers_kept() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-async def heed_signals(run: Run, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
+async def handle_signals(run: Run, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
     """Drain *run* at the first SIGINT or SIGTERM, cancel it at the second."""
-    with _handlers_kept(), open_signal_receiver(*_SIGNALS) as signals:
+    with _handlers_restored(), open_signal_receiver(*_SIGNALS) as signals:
         task_status.started()
         await anext(signals)
         run.drain()
         await anext(signals)
-        run.interrupted = True
-        run.cancel()
+        run.cancel(EndReason.INTERRUPTED)
         await sleep_forever()

@@ -6,51 +6,58 @@ from time import perf_counter, time
 
 from attrs import define, field
 
-from .._model.errors import short_repr
-from .._model.items import Record
+from .._model.describe import short_repr
+from .._model.record import Record
 from .._model.snapshots import WorkerMetrics, WorkerState
+
+
+def worker_name(stage: str, number: int) -> str:
+    """Return the name of a stage's worker, numbered from 0."""
+    return f"{stage}-W{number}"
 
 
 @define(eq=False)
 class Worker:
     """
-    A place in the pool of a stage; it outlives the task that fills it.
+    A member of the pool of a stage; it outlives the loop tasks that run it.
 
-    On the straight way the clock is read once per item: when one is done with, the next may have
-    begun. All times are readings of `perf_counter`.
+    On the fast path the clock is read once per item: the time at which an item is finished counts
+    as the time at which the next begins. All times are readings of `perf_counter`.
 
-    Invariant: `record` is not None exactly while an item is in progress here.
+    Invariant: `record` is not None exactly while an item is in progress at this worker.
+
+    Attributes:
+        task_name: The task that runs, or will run first.
+        record: The item in progress.
+        since: When the worker took `record`; if it has none, when it finished the last.
+        idle_time: How many seconds of the time until `since` were not spent on items.
+        attempt_began: Set during an attempt whose ``start`` event was published.
     """
 
     name: str
     stage: str
     number: int
-    # The task that the record is at, or comes to first.
     task_name: str
     record: Record | None = field(default=None, init=False)
-    # When this worker took its record; if it has none, when it was done with the last.
     since: float = field(default=0.0, init=False)
-    # How much of that it has not spent on records.
     idle_time: float = field(default=0.0, init=False)
-    # Set while an attempt runs whose start was published.
     attempt_began: float | None = field(default=None, init=False)
     processed: int = field(default=0, init=False)
     failed: int = field(default=0, init=False)
 
-    def rest(self) -> None:
-        """Have waited: the time from the last record until now is not spent on the next."""
+    def mark_idle(self) -> None:
+        """Count the time from the last item until now as idle."""
         now = perf_counter()
         self.idle_time += now - self.since
         self.since = now
 
     def describe_position(self) -> str:
-        """Say, for a message, where an item is that does not come on."""
+        """Return, for a message, which item the worker is at."""
         if self.record is None:
-            # What came of it is in the books, and is being told.
+            # The item is finished, and callbacks are being notified.
             return f"a callback of worker {self.name!r}"
-        return (
-            f"item {short_repr(self.record.id)} in task {self.task_name!r} of stage {self.stage!r}"
-        )
+        item_id = short_repr(self.record.id)
+        return f"item {item_id} in task {self.task_name!r} of stage {self.stage!r}"
 
     def state(self) -> WorkerState:
         """Return a copy of what this worker is doing."""
@@ -58,7 +65,7 @@ class Worker:
         if record is None:
             return WorkerState(self.name, self.stage)
         return WorkerState(
-            self.name, self.stage, "busy", record.id, self.task_name, _unix(self.since)
+            self.name, self.stage, "busy", record.id, self.task_name, _unix_time(self.since)
         )
 
     def metrics(self) -> WorkerMetrics:
@@ -69,10 +76,10 @@ class Worker:
             self.processed,
             self.failed,
             self.since - self.idle_time,
-            _unix(self.since) if self.processed or self.failed else None,
+            _unix_time(self.since) if self.processed or self.failed else None,
         )
 
 
-def _unix(reading: float) -> float:
-    """Turn a reading of `perf_counter` into Unix time."""
+def _unix_time(reading: float) -> float:
+    """Convert a reading of `perf_counter`."""
     return time() - (perf_counter() - reading)

@@ -1,10 +1,10 @@
-"""Takes a task function from step to step: how long each takes, and whether it ends in time."""
+"""Steps a task manually, to time each step and to enforce ``cancel_grace``."""
 
 from __future__ import annotations
 
 import math
 import types
-from collections.abc import Coroutine, Generator
+from collections.abc import Awaitable, Coroutine, Generator
 from time import perf_counter
 from typing import Any
 
@@ -17,7 +17,7 @@ from .._state.worker import Worker
 
 def _cancellation_in(answer: Any) -> BaseException | None:
     """
-    Return the cancellation with which a wait ended, if it did.
+    Return the cancellation that ended a wait, or None.
 
     asyncio throws it into the task. trio sends the outcome of the wait, which raises it there.
     """
@@ -28,13 +28,14 @@ def _cancellation_in(answer: Any) -> BaseException | None:
 @define(eq=False)
 class Watchdog:
     """
-    What the tasks of one run are watched for.
+    The bounds that the tasks of one run are watched for.
 
     Attributes:
-        slow_callback_duration: How many seconds a step may take; None for any.
-        cancel_grace: For how many seconds a task may go on once the run is cancelled; None for any.
+        slow_callback_duration: How many seconds a step may take; None for no bound.
+        cancel_grace: How many seconds a task may continue after the run was cancelled; None for no
+            bound.
         cancelled: Whether the run is cancelled. A scope of the task's own does not count.
-        since: The time of the loop when the first task heard of that.
+        since: The loop's time at which the first task received that cancellation.
     """
 
     slow_callback_duration: float | None
@@ -42,12 +43,12 @@ class Watchdog:
     cancelled: bool = field(default=False, init=False)
     since: float | None = field(default=None, init=False)
 
-    def alarm(self) -> None:
-        """Hear that the run is being cancelled, before its tasks do."""
+    def note_cancellation(self) -> None:
+        """Note that the run is being cancelled; called before its tasks receive that."""
         self.cancelled = True
 
     def grace_is_over(self) -> bool:
-        """Say whether a task of the cancelled run, which has heard of that, must be at its end."""
+        """Return whether a task that has received the cancellation of the run must have ended."""
         if self.cancel_grace is None:
             return False
         now = current_time()
@@ -56,27 +57,20 @@ class Watchdog:
         return now - self.since >= self.cancel_grace
 
 
-def make_guard(slow_callback_duration: float | None, cancel_grace: float | None) -> Watchdog | None:
-    """Return the guard of a new run; None if there is nothing to watch for."""
-    if slow_callback_duration is None and cancel_grace is None:
-        return None
-    return Watchdog(slow_callback_duration, cancel_grace)
-
-
 @types.coroutine
 def drive(
-    coroutine: Coroutine[Any, Any, Any], worker: Worker, guard: Watchdog
+    coroutine: Coroutine[Any, Any, Any], worker: Worker, watchdog: Watchdog
 ) -> Generator[Any, Any, Any]:
     """
-    Await *coroutine*, which *worker* is at: what it awaits is handed to the loop, and back.
+    Await *coroutine*, which *worker* runs: pass what it awaits to the loop, and the answers back.
 
-    Not every cancellation that comes is that of the run: scopes of the task's own have theirs, and
-    so has each `sleep()` of trio. So those count that end a wait which was bound to be cancelled
-    when it began. Of the first of these the task hears as usual, and after the last the grace is
-    over.
+    Not every cancellation is that of the run: scopes of the task's own cause some, and each
+    `sleep()` of trio ends by one. So a cancellation counts if it ends a wait that was bound to be
+    cancelled when it began. The task receives the first of these as usual; the first one after the
+    grace period ends it.
     """
-    slow = math.inf if guard.slow_callback_duration is None else guard.slow_callback_duration
-    heard = exposed = False
+    slow = math.inf if watchdog.slow_callback_duration is None else watchdog.slow_callback_duration
+    received = exposed = False
     send = step = coroutine.send
     argument: Any = None
     cancellation: BaseException | None = None
@@ -90,9 +84,9 @@ def drive(
             finally:
                 if perf_counter() - began > slow:
                     _warn_of_slow_step(worker, perf_counter() - began, slow)
-            if guard.cancelled:
+            if watchdog.cancelled:
                 exposed = current_effective_deadline() == -math.inf
-            # Outside of the except block: what the task raises must not have this as context.
+            # Outside the except block, or errors of the task would have this as context.
             try:
                 argument = yield awaited
                 step = send
@@ -101,29 +95,29 @@ def drive(
                 raise
             except BaseException as error:
                 step, argument = coroutine.throw, error
-            if guard.cancelled:
+            if watchdog.cancelled:
                 cancellation = _cancellation_in(argument)
                 if cancellation is not None:
-                    if guard.grace_is_over() and exposed and heard:
-                        _warn_of_going_on(worker, guard)
-                        yield from _give_up(coroutine)
+                    if watchdog.grace_is_over() and exposed and received:
+                        _warn_of_late_end(worker, watchdog)
+                        yield from _abandon(coroutine)
                         raise cancellation
-                    heard = heard or exposed
+                    received = received or exposed
     finally:
-        # Now, and not when the error is freed, at whatever time and place that is. And the error
-        # holds this frame, which must not hold the error.
+        # Release these now, and not when the error is freed. The error refers to this frame, which
+        # must not refer to the error.
         del coroutine, send, step, argument, cancellation
 
 
-def _give_up(coroutine: Coroutine[Any, Any, Any]) -> Generator[Any, Any, None]:
+def _abandon(coroutine: Coroutine[Any, Any, Any]) -> Generator[Any, Any, None]:
     """
-    Close *coroutine*, and let it clean up, until it hears of its cancellation once more.
+    Close *coroutine*, and let it clean up until it receives its cancellation once more.
 
-    A GeneratorExit passes most of what catches a cancellation. Unlike with `close()`, what the
-    coroutine awaits then is handed to the loop: trio is confused by a wait which it never sees. If
-    even this ends nothing, the coroutine is dropped where it stands, here and now: without a loop
-    it might never wait, and so never come to an end. (A scope that it has open then stays open, and
-    anyio makes a RuntimeError of that, with which the run ends. There is no way to close it.)
+    A GeneratorExit passes most code that catches a cancellation. Unlike with `close()`, what the
+    coroutine awaits then is passed to the loop, because trio fails later if it never sees the end
+    of a wait. If the coroutine ignores even this, it is dropped at its next wait. (A scope that it
+    has open then stays open, for which anyio raises a RuntimeError that ends the run. There is no
+    way to close it.)
     """
     step: Any = coroutine.throw
     argument: Any = GeneratorExit()
@@ -133,8 +127,8 @@ def _give_up(coroutine: Coroutine[Any, Any, Any]) -> Generator[Any, Any, None]:
             try:
                 awaited = step(argument)
             except (GeneratorExit, Exception):
-                # With StopIteration it is at its end, and other errors of its have nobody to
-                # tell: its item is neither done nor failed.
+                # StopIteration is its regular end. Other errors are dropped: the item has no
+                # outcome that could report them.
                 return
             exposed = current_effective_deadline() == -math.inf
             try:
@@ -151,8 +145,8 @@ def _give_up(coroutine: Coroutine[Any, Any, Any]) -> Generator[Any, Any, None]:
 
 def _warn_of_slow_step(worker: Worker, seconds: float, slow: float) -> None:
     logger.warning(
-        "%s held the loop for %.3f s, where %s s are allowed (slow_callback_duration): all else "
-        "waited. Make the task a plain function, which runs in a thread, or call what takes long "
+        "%s blocked the event loop for %.3f s, more than the %s s of slow_callback_duration. "
+        "Make the task a plain function, which runs in a thread, or call what takes long "
         "with `await anyio.to_thread.run_sync(…)`.",
         worker.describe_position(),
         seconds,
@@ -160,11 +154,20 @@ def _warn_of_slow_step(worker: Worker, seconds: float, slow: float) -> None:
     )
 
 
-def _warn_of_going_on(worker: Worker, guard: Watchdog) -> None:
+def _warn_of_late_end(worker: Worker, watchdog: Watchdog) -> None:
     logger.warning(
-        "%s goes on although the run was cancelled, and %s s have passed (cancel_grace): it is "
-        "given up. Let a cancellation pass: what a bare `except:`, `except BaseException:` or "
+        "%s still ran %s s after the run was cancelled (cancel_grace), and is abandoned. Do not "
+        "swallow cancellations: what a bare `except:`, `except BaseException:` or "
         "`except CancelledError:` catches must be raised again.",
         worker.describe_position(),
-        guard.cancel_grace,
+        watchdog.cancel_grace,
     )
+
+
+def as_coroutine(awaitable: Awaitable[Any]) -> Coroutine[Any, Any, Any]:
+    """Return *awaitable*, or a coroutine that awaits it, for `drive()`."""
+    return awaitable if isinstance(awaitable, types.CoroutineType) else _await(awaitable)
+
+
+async def _await(awaitable: Awaitable[Any]) -> Any:
+    return await awaitable

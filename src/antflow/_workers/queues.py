@@ -1,79 +1,96 @@
-"""How items get into a stage: through a bounded stream, to a place that they keep, by urgency."""
+"""The queue before a stage: bounded, with slots for per-stage retry, or with priorities."""
 
 from __future__ import annotations
 
+import heapq
 import math
+import sys
 from collections.abc import Awaitable
+from itertools import count
 from typing import Any, Protocol
 
 from anyio import CapacityLimiter, create_memory_object_stream
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+from attrs import define, field
 
 from .._definition.stage import Stage
-from .._model.items import Record
-from .priority_heap import PriorityHeap, Ticket
+from .._model.record import Record
 
 
 class Inlet(Protocol):
-    """What the one before a stage sends its items to; an anyio send stream is one."""
+    """Where items enter the queue of a stage; an anyio send stream is one."""
 
     def send_nowait(self, item: Any, /) -> None:
-        """Hand *item* over, or raise `anyio.WouldBlock` if there is no room."""
+        """Put *item* into the queue, or raise `anyio.WouldBlock` if there is no room."""
 
     def send(self, item: Any, /) -> Awaitable[None]:
-        """Hand *item* over, waiting for room."""
+        """Put *item* into the queue, waiting for room."""
         ...
 
     def close(self) -> None:
-        """Say that nothing more will come."""
+        """Nothing more will be sent."""
+
+
+class Ticket:
+    """
+    What the queue carries in place of a record, once priorities are in use.
+
+    Attributes:
+        slot: What holds the slot that belongs to this ticket, in a `SlotQueue`.
+    """
+
+    __slots__ = ("slot",)
+
+    def __init__(self, slot: object = None) -> None:
+        self.slot = self if slot is None else slot
 
 
 class SlotQueue:
     """
-    The entrance of a stage that takes its items back (per-stage retry).
+    The inlet of a stage with per-stage retry.
 
-    An item keeps its place from its arrival until it leaves the stage for good, also while it
-    backs off, and there are ``workers + capacity`` places. So an item that comes back always
-    finds room: it never waits while a worker holds it, and never blocks the way for the others;
-    and a stage whose every item fails holds no more items than any other stage.
+    An item keeps its slot from its arrival until it leaves the stage for good, also during
+    back-off, and there are ``workers + capacity`` slots. So there is always room for an item that
+    is requeued: it never waits while a worker holds it, and never blocks other items; and a stage
+    whose every item fails holds no more items than any other.
 
-    The end of the stream cannot overtake an item that may come back: after `close()` the stream is
-    closed once the last place is free.
+    The end of the queue cannot overtake an item that may come back: after `close()` the queue is
+    closed once the last slot is free.
     """
 
     __slots__ = ("_closed", "_limiter", "_stream")
 
-    def __init__(self, stream: MemoryObjectSendStream[Any], places: int | float) -> None:
+    def __init__(self, stream: MemoryObjectSendStream[Any], slots: int | float) -> None:
         self._stream = stream
-        self._limiter = CapacityLimiter(places)
+        self._limiter = CapacityLimiter(slots)
         self._closed = False
 
     def send_nowait(self, item: Record | Ticket, /) -> None:
-        """Give *item* a place, or raise `anyio.WouldBlock` if there is none."""
+        """Give *item* a slot, or raise `anyio.WouldBlock` if none is free."""
         self._limiter.acquire_on_behalf_of_nowait(item)
         self._stream.send_nowait(item)
 
     async def send(self, item: Record | Ticket, /) -> None:
-        """Give *item* a place, waiting for one."""
+        """Give *item* a slot, waiting for a free one."""
         await self._limiter.acquire_on_behalf_of(item)
         self._stream.send_nowait(item)
 
     def requeue(self, item: Record | Ticket) -> None:
-        """Queue *item* again, at the place that it kept."""
+        """Queue *item* again, in the slot that it kept."""
         self._stream.send_nowait(item)
 
-    def place_of(self, record: Record) -> object:
-        """Return the place of *record*, to be released once the record may be elsewhere already."""
-        place, record.place = record.place, None
-        return record if place is None else place
+    def take_slot(self, record: Record) -> object:
+        """Return what holds the slot of *record*, for `release()`; the record forgets it."""
+        slot, record.slot = record.slot, None
+        return record if slot is None else slot
 
-    def release(self, place: object) -> None:
-        """Free *place*."""
-        self._limiter.release_on_behalf_of(place)
+    def release(self, slot: object) -> None:
+        """Free *slot*."""
+        self._limiter.release_on_behalf_of(slot)
         self._close_when_empty()
 
     def close(self) -> None:
-        """Say that nothing new will come."""
+        """Nothing new will be sent."""
         self._closed = True
         self._close_when_empty()
 
@@ -82,39 +99,125 @@ class SlotQueue:
             self._stream.close()
 
 
+class PriorityHeap:
+    """
+    The records that wait for one stage: lowest priority first, equals in order of arrival.
+
+    Invariant: for each record in the heap a ticket is in the queue, or held by a sender that waits
+    for room. So the bounds of the queue hold, while a ticket says only that *some* record may
+    start: the most urgent one at that moment, even if its own sender still waits for room.
+    """
+
+    __slots__ = ("_arrivals", "_earlier_arrivals", "_heap")
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, Record]] = []
+        self._arrivals = count()
+        # Records that were sent before there was a heap come before all others.
+        self._earlier_arrivals = count(-sys.maxsize)
+
+    def push(self, record: Record) -> None:
+        """Add *record*; the caller sends a ticket for it."""
+        heapq.heappush(self._heap, (record.priority, next(self._arrivals), record))
+
+    def pop(self, received: Any) -> Record:
+        """
+        Return the record that starts next.
+
+        Args:
+            received: What came out of the queue: a ticket, or a record that was sent before there
+                was a heap, which then takes part as well.
+        """
+        slot = received.slot
+        if isinstance(received, Record):
+            slot = received if slot is None else slot
+            arrival = next(self._earlier_arrivals)
+            heapq.heappush(self._heap, (received.priority, arrival, received))
+        record = heapq.heappop(self._heap)[2]
+        record.slot = slot
+        return record
+
+
 class PriorityInlet:
-    """An entrance before which records stand in a `Line`: only their tickets go through it."""
+    """An inlet that puts records into a `PriorityHeap`, and their tickets into the queue."""
 
-    __slots__ = ("_entrance", "_line")
+    __slots__ = ("_heap", "_inlet")
 
-    def __init__(self, entrance: Inlet, line: PriorityHeap) -> None:
-        self._entrance = entrance
-        self._line = line
+    def __init__(self, inlet: Inlet, heap: PriorityHeap) -> None:
+        self._inlet = inlet
+        self._heap = heap
 
     def send_nowait(self, record: Record, /) -> None:
-        """Hand *record* over, or raise `anyio.WouldBlock` if there is no room."""
-        self._entrance.send_nowait(Ticket())
-        # Still before whoever got the ticket can run.
-        self._line.join(record)
+        """Add *record*, or raise `anyio.WouldBlock` if there is no room."""
+        self._inlet.send_nowait(Ticket())
+        # Before the worker that receives the ticket can run.
+        self._heap.push(record)
 
     async def send(self, record: Record, /) -> None:
-        """Hand *record* over, waiting for room; it may be taken before its turn to wait is over."""
-        self._line.join(record)
-        await self._entrance.send(Ticket())
+        """Add *record*, waiting for room; a worker may take it before this returns."""
+        self._heap.push(record)
+        await self._inlet.send(Ticket())
 
     def close(self) -> None:
-        """Say that nothing new will come."""
-        self._entrance.close()
+        """Nothing new will be sent."""
+        self._inlet.close()
 
 
-def open_queue(
-    stage: Stage,
-) -> tuple[MemoryObjectSendStream[Any], MemoryObjectReceiveStream[Any], Inlet, SlotQueue | None]:
-    """Return both ends of the stream into *stage*, its entrance, and its places if it has some."""
+@define(eq=False)
+class StageQueue:
+    """
+    The queue before one stage.
+
+    Attributes:
+        send: The send end of the memory object stream behind `inlet`.
+        receive: Its receive end.
+        inlet: Where items are sent to.
+        slots: The slots, if the stage retries as a whole.
+        max_queued: How many items there can be, in the queue and with senders that wait for room.
+        heap: The order in which items start, once priorities are in use.
+    """
+
+    send: MemoryObjectSendStream[Any]
+    receive: MemoryObjectReceiveStream[Any]
+    inlet: Inlet
+    slots: SlotQueue | None
+    max_queued: float
+    heap: PriorityHeap | None = field(default=None, init=False)
+
+    @property
+    def waiting(self) -> int:
+        """How many items wait for a worker at this instant."""
+        statistics = self.receive.statistics()
+        return statistics.current_buffer_used + statistics.tasks_waiting_send
+
+    def use_priorities(self) -> None:
+        """From now on, let the most urgent item start first."""
+        if self.heap is None:
+            self.heap = PriorityHeap()
+            self.inlet = PriorityInlet(self.inlet, self.heap)
+
+    def requeue(self, record: Record) -> None:
+        """Queue *record* again, in the slot that it kept."""
+        assert self.slots is not None  # stages that retry as a whole have slots
+        if self.heap is None:
+            self.slots.requeue(record)
+        else:
+            self.heap.push(record)
+            self.slots.requeue(Ticket(record if record.slot is None else record.slot))
+
+    def close(self) -> None:
+        """Close both ends, when nobody uses them any more."""
+        self.send.close()
+        self.receive.close()
+
+
+def open_queue(stage: Stage) -> StageQueue:
+    """Return the queue of *stage*."""
     if stage.retry_policy.scope == "task":
         send, receive = create_memory_object_stream[Any](stage.capacity)
-        return send, receive, send, None
-    # Bounded by the places.
+        return StageQueue(send, receive, send, None, stage.capacity)
+    # The slots bound it.
     send, receive = create_memory_object_stream[Any](math.inf)
-    places = SlotQueue(send, stage.workers + stage.capacity)
-    return send, receive, places, places
+    total = stage.workers + stage.capacity
+    slots = SlotQueue(send, total)
+    return StageQueue(send, receive, slots, slots, total)

@@ -1,4 +1,4 @@
-"""Where the results of a stream wait for the one who iterates over it."""
+"""The results of a stream that wait for its consumer."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from collections.abc import Awaitable
 
 from anyio import Event
 
-from .._model.items import PipelineResult
+from .._model.results import PipelineResult
 
 
 class ResultSink:
     """
     A bounded queue of results, in order of arrival or of input.
 
-    It is no memory object stream because a consumer whose wait is ended, by whatever means, must
-    never lose a result: it waits first, and then takes one with no await in between. (A native
-    cancellation on asyncio may end `receive()` when the item is already in its hands.)
+    It is not a memory object stream, because a consumer whose wait is cancelled, by whatever means,
+    must never lose a result: it waits first, and then takes one without an await in between. (A
+    native cancellation on asyncio may end `receive()` when it has the item already.)
 
     Args:
-        room: How many results may wait; one who brings more waits until no more than these are
-            left.
-        window: In input order, with at most this many items between the source and the consumer;
-            None for order of arrival.
+        room: How many results may wait. A producer that adds more waits until no more than these
+            are left.
+        window: In order of input, how many items may be between the source and the consumer; None
+            for order of arrival.
 
     Attributes:
         room: As given.
@@ -33,22 +33,22 @@ class ResultSink:
         self.room = room
         self.window = window
         self._ready: deque[PipelineResult] = deque()
-        # How many were taken so far, and how many items let into the window.
+        # How many results were taken so far, and how many items were let into the window.
         self._taken = 0
         self._entered = 0
-        # For each who waits for room: the number of the last result that he made ready, from 1, and
-        # what wakes him once no more up to that one are left than there is room for.
-        self._bringers: deque[tuple[int, Event]] = deque()
-        # By sequence number, what came before its turn: never more than the window.
-        self._early: dict[int, PipelineResult] = {}
+        # Per blocked producer: the number of its last result, from 1, and the event that resumes it
+        # once no more results up to that one are left than there is room for.
+        self._producers: deque[tuple[int, Event]] = deque()
+        # By sequence number, results that cannot be given yet: never more than the window.
+        self._out_of_order: dict[int, PipelineResult] = {}
         self._next = 0
-        # Set for those who wait for a result, if anybody does.
+        # Set when a result arrives, if a consumer waits.
         self._arrived: Event | None = None
-        # Set for the one who waits for a place in the window, if he does.
-        self._left: Event | None = None
+        # Set when the window has room, if the feeder waits.
+        self._window_freed: Event | None = None
 
     def enter(self) -> bool:
-        """Let one more item into the window, if there is a place; say whether there was."""
+        """Let one more item into the window if there is room; return whether there was."""
         assert self.window is not None
         if self._entered - self._taken >= self.window:
             return False
@@ -57,52 +57,52 @@ class ResultSink:
 
     async def wait_to_enter(self) -> None:
         """
-        Let one more item into the window as soon as there is a place.
+        Let one more item into the window as soon as there is room.
 
-        One may wait at a time: a stream has one source.
+        Only one caller may wait at a time: a stream has one source.
         """
         while not self.enter():
-            self._left = Event()
-            await self._left.wait()
+            self._window_freed = Event()
+            await self._window_freed.wait()
 
     def put(self, result: PipelineResult) -> Awaitable[None] | None:
         """
-        Bring *result*.
+        Add *result*.
 
         Returns:
-            None if there is room for all that is ready, or it is not the turn of *result* yet; else
-            what must be awaited until there is.
+            None if there is room, or if *result* cannot be given yet; else an awaitable that waits
+            until there is.
         """
         if self.window is None:
             self._ready.append(result)
         elif result.sequence_id == self._next:
             self._ready.append(result)
             self._next += 1
-            # Who brought these went on at once: it is for him who completes the order to wait.
-            while self._next in self._early:
-                self._ready.append(self._early.pop(self._next))
+            # The producers of these did not wait: the one that fills the gap waits for them.
+            while self._next in self._out_of_order:
+                self._ready.append(self._out_of_order.pop(self._next))
                 self._next += 1
         else:
-            self._early[result.sequence_id] = result
+            self._out_of_order[result.sequence_id] = result
             return None
         self.wake()
         if len(self._ready) <= self.room:
             return None
-        unblocked = Event()
-        self._bringers.append((self._taken + len(self._ready), unblocked))
-        return unblocked.wait()
+        resumed = Event()
+        self._producers.append((self._taken + len(self._ready), resumed))
+        return resumed.wait()
 
     def take(self) -> PipelineResult | None:
-        """Return the next result, or None if none is there."""
+        """Return the next result, or None if there is none yet."""
         if not self._ready:
             return None
         self._taken += 1
-        if self._bringers and self._bringers[0][0] - self._taken <= self.room:
-            _, unblocked = self._bringers.popleft()
-            unblocked.set()
-        if self._left is not None:
-            self._left.set()
-            self._left = None
+        if self._producers and self._producers[0][0] - self._taken <= self.room:
+            _, resumed = self._producers.popleft()
+            resumed.set()
+        if self._window_freed is not None:
+            self._window_freed.set()
+            self._window_freed = None
         return self._ready.popleft()
 
     async def wait(self) -> None:
@@ -112,7 +112,7 @@ class ResultSink:
         await self._arrived.wait()
 
     def wake(self) -> None:
-        """Let those who wait look again."""
+        """Wake waiting consumers."""
         if self._arrived is not None:
             self._arrived.set()
             self._arrived = None

@@ -1,45 +1,46 @@
-"""Who goes on after the run was cancelled: counted as it is, and named if it takes long."""
+"""Workers that still run after a cancellation: counted, and named if it takes long."""
 
 from __future__ import annotations
 
 from anyio import Event, move_on_after
+from attrs import define, field
 
 from .._events.event_bus import logger
 from .._state.worker import Worker
 
-# After so many seconds a cancelled run says whom it waits for.
+# Seconds after which a cancelled run logs what it waits for.
 PATIENCE = 10
-# So many are named.
+# How many workers are named.
 NAMED = 5
 
 
+@define(eq=False)
 class Stragglers:
-    """The workers of one run that have a task of their own at present."""
+    """
+    The workers of one run that have a loop task at present.
 
-    def __init__(self) -> None:
-        self._working: set[Worker] = set()
-        # Set when the last has gone, if somebody watches.
-        self._gone: Event | None = None
+    Attributes:
+        running: Each worker adds itself when it begins and removes itself when it ends.
+    """
 
-    def begin(self, worker: Worker) -> None:
-        """Take note that *worker* has a task."""
-        self._working.add(worker)
+    running: set[Worker] = field(factory=set, init=False)
+    # Set when the last worker has ended, if somebody watches.
+    _gone: Event | None = field(default=None, init=False)
 
-    def end(self, worker: Worker) -> None:
-        """Take note that it has none any more."""
-        self._working.discard(worker)
-        if self._gone is not None and not self._working:
+    def all_gone(self) -> None:
+        """The last worker of a cancelled run has ended."""
+        if self._gone is not None:
             self._gone.set()
 
     async def watch(self) -> None:
-        """Wait, in a cancelled run, until all have gone, or say who has not."""
-        if not self._working:
+        """Wait, in a cancelled run, until all workers have ended; log if that takes long."""
+        if not self.running:
             return
         self._gone = Event()
         with move_on_after(PATIENCE, shield=True) as scope:
             await self._gone.wait()
         if scope.cancelled_caught:
-            workers = sorted(self._working, key=lambda worker: (worker.stage, worker.number))
+            workers = sorted(self.running, key=lambda worker: (worker.stage, worker.number))
             more = len(workers) - NAMED
             logger.warning(
                 "the run was cancelled %s s ago, and waits for %s%s. A task ends late if it "

@@ -1,4 +1,26 @@
-"""The path of an item from stage to stage: handed over, worked on, delivered or written off."""
+"""
+The loop of a worker, with the fast path of an item.
+
+Theory of operation
+===================
+
+Each worker of a stage runs `work()` in a loop task of its own. One iteration is one item at one
+stage, so its cost is the cost of a pipeline. The cases, in the order of the code:
+
+1. The run is stopping: leave.
+2. A task has changed context variables: restore them, or, if that is not possible, continue in a
+   new loop task.
+3. There is an item in the queue: take it, without awaiting.
+4. There is none: leave if two others wait already; else wait for one. The queue is closed: leave.
+   The last worker that leaves closes the next queue, so the end travels as the items do.
+5. Nobody is idle any more, and there are spare workers: start more (see `scaling`).
+6. The general path, in `processing`: for stages with several tasks, limits, per-stage retry or
+   callbacks of their own, with priorities, while task events are subscribed to, and for each item
+   whose task raises.
+7. The fast path, in the rest of the loop: it awaits only the task. It does inline what the outlets
+   do, because a call per item and stage would cost more than it explains. State changes precede
+   notifications: when the task has returned, all counters change without an await in between.
+"""
 
 from __future__ import annotations
 
@@ -7,67 +29,65 @@ from time import perf_counter, time
 from typing import Any
 
 from anyio import EndOfStream, WouldBlock
-from attrs import evolve
+from anyio.lowlevel import checkpoint
 
 from .._backend.cancellation import is_item_failure
-from .._backend.context import current_context, reset
-from .._backend.hints import add_backend_hint
-from .._events.publishing import publish, tell
-from .._model.errors import describe_error
-from .._model.events import Status
-from .._model.items import FailedItem, Record
+from .._backend.context import current_context, restore_context
+from .._backend.fairness import ITEMS_PER_TURN
+from .._events.publishing import publish
+from .._model.record import Record
 from .._state.worker import Worker
-from .._tasks.task_runner import SKIPPED, Failure
-from .pool import ITEMS_PER_TURN, Pool
+from .outlets import NextStage, StreamOutlet, wait_for_room
+from .pool import Pool
+from .processing import process
+from .scaling import StandBy
 
 
 async def work(pool: Pool, worker: Worker) -> None:
-    """
-    Take items from the queue of the stage, one after the other, until there are no more.
-
-    One round of the loop is one item at one stage, and its cost is what a pipeline costs. Most
-    items can go the straight way, on which nothing is called or awaited that need not be, beside
-    the task. All others go the whole way, and so do those that fail.
-    """
-    state, bus = pool.state, pool.bus
-    downstream, sink = pool.downstream, pool.sink
+    """Process items of the queue of *pool*, one after the other, until there are no more."""
+    services, queue, scaling, outlet = pool.services, pool.queue, pool.scaling, pool.outlet
+    bus, completion, lifecycle = services.bus, services.completion, services.state.lifecycle
+    downstream = outlet if type(outlet) is NextStage else None
+    sink = outlet.sink if type(outlet) is StreamOutlet else None
     task: Any = pool.runner.sole_task
+    keep = services.state.results.keep
     context, present = copy_context(), current_context()
+    running = services.stragglers.running
     receive = pool.receive
     record: Any = None
     error = None
-    pool.stragglers.begin(worker)
+    running.add(worker)
     try:
-        if pool.blocked:
-            await pool.wait_until_unblocked()
-        pool.idle -= 1
-        if pool.waiting:
-            worker.rest()
-        for turn_ends in pool.turns:  # pragma: no branch - there is no end of them
-            if state.stopped:
+        if scaling.blocked:
+            await _stand_by(pool)
+        scaling.begins()
+        if queue.waiting:
+            worker.mark_idle()
+        for turn_ends in pool.yield_points:  # pragma: no branch - it is endless
+            if lifecycle.is_stopping:
                 break
             try:
                 is_clean = (copy_context() if present is None else present) == context
             except Exception:
-                # Values are compared that belong to the user, and some refuse to be: an array does.
+                # The comparison is of the user's values, and some raise: those of arrays do.
                 is_clean = False
             if not is_clean:
-                if not reset(context):
-                    # A variable that was new cannot be unset. A new task does not have it.
-                    pool.restart(worker)
+                if not restore_context(context):
+                    scaling.restarted()
+                    _start(pool, worker)
                     return
                 context = copy_context()
 
-            # A worker that waits holds no item, and what it held is free (see TaskRunner).
+            # Drop the record before waiting, so that it can be freed.
             try:
-                if turn_ends and pool.room > ITEMS_PER_TURN:
+                if turn_ends and queue.max_queued > ITEMS_PER_TURN:
                     record = None
                     record = await _wait_for_item(pool, worker)
                 else:
                     record = receive()
             except WouldBlock:
                 record = None
-                if pool.idle >= 2:
+                if scaling.idle >= 2:
                     break
                 try:
                     record = await _wait_for_item(pool, worker)
@@ -75,18 +95,18 @@ async def work(pool: Pool, worker: Worker) -> None:
                     break
             except EndOfStream:
                 break
-            if pool.spare and not pool.idle:
-                pool.grow()
+            if scaling.spare and not scaling.idle:
+                start_workers(pool)
 
             if not pool.has_fast_path or bus.task_subscriptions:
-                if pool.line is not None:
-                    record = pool.line.next(record)
+                if queue.heap is not None:
+                    record = queue.heap.pop(record)
                 await process(record, pool, worker)
                 continue
 
             worker.record = record
             if bus.status_subscriptions:
-                pending = publish("in_progress", record, pool, worker.name, time())
+                pending = publish(bus, "in_progress", record, pool.name, worker.name, time())
                 if pending is not None:
                     await pending
             try:
@@ -96,223 +116,83 @@ async def work(pool: Pool, worker: Worker) -> None:
                     raise
                 error = caught
             if error is not None:
-                rest_of_way = process(record, pool, worker, error)
-                # Its traceback holds this frame.
+                processing = process(record, pool, worker, error)
+                # Its traceback refers to this frame.
                 error = None
-                await rest_of_way
+                await processing
                 continue
 
-            # In one go, with no await in between: the books are right at every instant.
             worker.since = perf_counter()
             worker.processed += 1
             worker.record = None
             if downstream is None:
-                state.deliver(record)
+                keep(record)
+            else:
+                downstream.stage_state.arrived += 1
             if bus.status_subscriptions:
                 now = time()
-                pending = publish("completed", record, pool, worker.name, now)
+                pending = publish(bus, "completed", record, pool.name, worker.name, now)
                 if pending is not None:
                     await pending
                     now = time()
                 if downstream is not None:
-                    pending = publish("queued", record, downstream, None, now)
+                    pending = publish(bus, "queued", record, downstream.name, None, now)
                     if pending is not None:
                         await pending
-                worker.rest()
+                worker.mark_idle()
             if downstream is not None:
                 try:
-                    downstream.entrance.send_nowait(record)
+                    downstream.queue.inlet.send_nowait(record)
                 except WouldBlock:
-                    await pool.wait_for_room(downstream.entrance.send(record))
-                    worker.rest()
+                    await wait_for_room(scaling, downstream.queue.inlet.send(record))
+                    worker.mark_idle()
             elif sink is None:
-                state.settle()
+                completion.settle()
             else:
                 pending = sink.put(record.result())
                 if pending is not None:
-                    await pool.wait_for_room(pending)
-                    worker.rest()
-                state.settle()
-        pool.leave(worker)
+                    await wait_for_room(scaling, pending)
+                    worker.mark_idle()
+                completion.settle()
+        # In a run that is stopping nobody waits for the end of the queue, and somebody may send.
+        is_last = scaling.left(worker.number)
+        if is_last and downstream is not None and not lifecycle.is_stopping:
+            downstream.queue.inlet.close()
     finally:
-        pool.stragglers.end(worker)
-        # The traceback of a failure holds this frame, and through these it would hold failures.
+        running.discard(worker)
+        if lifecycle.is_stopping and not running:
+            services.stragglers.all_gone()
+        # The traceback of a failure refers to this frame, and through these to other failures.
         record = None
-        del pool, downstream, state, context, present, receive, sink
+        del pool, services, queue, outlet, downstream, sink, completion, lifecycle, context, present
+        del running, receive, keep
+
+
+def start_workers(pool: Pool) -> None:
+    """Start as many workers as `Scaling` says; there must be a spare one."""
+    for _ in range(pool.scaling.taken(pool.queue.waiting)):
+        _start(pool, pool.claim_worker())
+
+
+def _start(pool: Pool, worker: Worker) -> None:
+    # The loop task is named like the worker, for debuggers and instruments of the loop.
+    pool.services.tasks.start(work(pool, worker), name=worker.name)
+
+
+async def _stand_by(pool: Pool) -> None:
+    """Wait, as a worker that was started, while others are blocked."""
+    completion, lifecycle = pool.services.completion, pool.services.state.lifecycle
+    stand_by = StandBy(pool.scaling, completion.settled)
+    while not lifecycle.is_stopping and stand_by.goes_on(completion.settled):
+        await checkpoint()
 
 
 async def _wait_for_item(pool: Pool, worker: Worker) -> Record:
-    """Let others have a turn, and wait until there is an item."""
-    pool.next_batch = 1
-    pool.idle += 1
+    """Yield to the event loop, then wait for an item."""
+    pool.scaling.waits()
     try:
-        record: Record = await pool.stream.receive()
+        record: Record = await pool.queue.receive.receive()
     finally:
-        pool.idle -= 1
-    worker.rest()
+        pool.scaling.resumes()
+    worker.mark_idle()
     return record
-
-
-async def process(
-    record: Record, pool: Pool, worker: Worker, error: BaseException | None = None
-) -> None:
-    """
-    Let *record* go the whole way through its stage.
-
-    Args:
-        record: What *worker* has in hand.
-        pool: That of the stage.
-        worker: Whoever it is.
-        error: What the sole task raised, if it was called already.
-    """
-    bus, runner, downstream, places = pool.bus, pool.runner, pool.downstream, pool.places
-    outcome: Any = None
-    if error is None:
-        worker.record = record
-        worker.task_name = pool.stage_state.first_task
-        if bus.status_subscriptions:
-            pending = publish("in_progress", record, pool, worker.name, time())
-            if pending is not None:
-                await pending
-        try:
-            outcome = await runner.run(record, worker)
-        except BaseException as caught:
-            if runner.sole_task is None or not is_item_failure(caught):
-                raise
-            error = caught
-    if error is not None:
-        # Outside the except block, which would be the context of later errors.
-        recovery = runner.recover(error, record, worker)
-        # As in `work()`.
-        error = None
-        outcome = await recovery
-    worker.since = perf_counter()
-    worker.record = None
-
-    if type(outcome) is Failure:
-        if outcome.again:
-            await _retry(record, outcome, pool, worker)
-        else:
-            await _fail(record, outcome, pool, worker)
-    else:
-        status: Status = "completed"
-        listeners = pool.hooks.success
-        if outcome is SKIPPED:
-            status = "skipped"
-            listeners = pool.hooks.skip
-            pool.stage_state.skipped += 1
-        else:
-            record.value = outcome
-        # In one go, with no await in between: the books are right at every instant.
-        worker.processed += 1
-        if downstream is None:
-            pool.state.deliver(record)
-        if bus.status_subscriptions:
-            pending = publish(status, record, pool, worker.name, time())
-            if pending is not None:
-                await pending
-        if listeners:
-            await tell(listeners, record, record.value)
-        place = None
-        if places is not None:
-            place = places.place_of(record)
-            # What this stage counted is nothing to the next.
-            record.attempt, record.retries = 1, None
-        if downstream is not None:
-            if bus.status_subscriptions:
-                pending = publish("queued", record, downstream, None, time())
-                if pending is not None:
-                    await pending
-            try:
-                downstream.entrance.send_nowait(record)
-            except WouldBlock:
-                await pool.wait_for_room(downstream.entrance.send(record))
-        elif pool.sink is not None:
-            pending = pool.sink.put(record.result())
-            if pending is not None:
-                await pool.wait_for_room(pending)
-        if places is not None:
-            # Only now: an item that waits for room in the next stage still counts here.
-            places.release(place)
-        if downstream is None:
-            pool.state.settle()
-    worker.rest()
-    # As in `work()`.
-    del record, outcome, pool, runner, downstream
-
-
-async def _retry(record: Record, failure: Failure, pool: Pool, worker: Worker) -> None:
-    """Leave *record* to a back-off that needs no worker."""
-    if pool.bus.status_subscriptions:
-        pending = publish(
-            "retrying",
-            record,
-            pool,
-            worker.name,
-            time(),
-            {
-                "error": describe_error(failure.error),
-                "error_type": type(failure.error).__name__,
-                "attempt": record.attempt + 1,
-                "retry": record.attempt,
-            },
-        )
-        if pending is not None:
-            await pending
-    pool.start_back_off(pool, worker, record, failure)
-
-
-async def back_off(pool: Pool, worker: Worker, record: Record, failure: Failure) -> None:
-    """Wait until *record* may be tried again, then queue it for its stage once more."""
-    try:
-        await record.retries.back_off()
-    except BaseException as error:
-        if not is_item_failure(error):
-            raise
-        await _fail(record, evolve(failure, error=error), pool, worker)
-    else:
-        record.attempt += 1
-        pool.requeue(record)
-
-
-async def _fail(record: Record, failure: Failure, pool: Pool, worker: Worker) -> None:
-    """Write *record* off, tell those who listen, and stop the run if it is one too many."""
-    text = describe_error(failure.error)
-    hint = add_backend_hint(failure.error)
-    failed = FailedItem(
-        item_id=record.id,
-        error=text if hint is None else f"{text}: {hint}",
-        error_type=type(failure.error).__name__,
-        stage=pool.stage.name,
-        attempts=failure.attempts,
-        timestamp=time(),
-        value=record.input,
-        stage_value=record.value,
-        exception=failure.error,
-        task_name=failure.task_name,
-        metadata=dict(record.metadata or {}),
-        sequence_id=record.sequence_id,
-    )
-    worker.failed += 1
-    pool.state.fail(failed)
-    if pool.bus.status_subscriptions:
-        more = {
-            "error": failed.error,
-            "error_type": failed.error_type,
-            "task_name": failed.task_name,
-            "attempts": failed.attempts,
-        }
-        pending = publish("failed", record, pool, worker.name, failed.timestamp, more, failed)
-        if pending is not None:
-            await pending
-    if pool.hooks.failure:
-        await tell(pool.hooks.failure, record, failure.error)
-    if pool.sink is not None:
-        pending = pool.sink.put(record.result(failure.error))
-        if pending is not None:
-            await pending
-    if pool.places is not None:
-        pool.places.release(pool.places.place_of(record))
-    pool.state.settle()
-    if pool.state.too_many:
-        pool.stop()

@@ -15,7 +15,7 @@ from anyio.lowlevel import RunVar
 from .._definition.callables import is_async, is_awaitable, task_name
 from .._definition.stage import Task
 from .._definition.validation import check_int, check_number, check_signature, reject_argument
-from .._model.errors import short_repr
+from .._model.describe import short_repr
 from ._equality import key_of
 
 T = TypeVar("T")

@@ -7,9 +7,9 @@ from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
 from ..._definition.validation import reject_argument
-from ..._model.errors import short_repr
+from ..._model.describe import short_repr
 from ..._model.events import StatusEvent
-from ..._model.items import FailedItem, PipelineResult, Results
+from ..._model.results import FailedItem, PipelineResult, Results
 from .._equality import key_of
 from .entries import Opened, Read
 from .event_log import EventLog

@@ -8,7 +8,7 @@ from itertools import takewhile
 
 from attrs import define, field
 
-from ..._model.errors import short_repr
+from ..._model.describe import short_repr
 from ..._model.events import StatusEvent
 from .._equality import key_of
 from .entries import Ended, Opened, Read, Taken

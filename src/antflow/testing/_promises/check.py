@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..._definition.validation import check_flag, reject_argument
-from ..._model.items import PipelineResult, Results
+from ..._model.results import PipelineResult, Results
 from .accounting import Accounts
 from .bounds import check_bounds, check_first_in_first_out
 from .event_log import EventLog

@@ -7,9 +7,10 @@ from typing import Any
 
 from attrs import frozen
 
-from ..._model.errors import short_repr
+from ..._model.describe import short_repr
 from ..._model.events import StatusEvent, TaskEvent
-from ..._model.items import DEFAULT_PRIORITY, PipelineResult
+from ..._model.items import DEFAULT_PRIORITY
+from ..._model.results import PipelineResult
 from .._equality import key_of
 
 

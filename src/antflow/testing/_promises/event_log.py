@@ -19,7 +19,9 @@ from ..._definition.inputs import check_items
 from ..._definition.validation import reject_argument
 from ..._events.event_bus import Subscription
 from ..._model.events import StatusEvent, TaskEvent
-from ..._model.items import DEFAULT_PRIORITY, PipelineResult, Record
+from ..._model.items import DEFAULT_PRIORITY
+from ..._model.record import Record
+from ..._model.results import PipelineResult
 from .._equality import key_of
 from .entries import Ended, Entry, ItemEntry, Opened, Read, Taken, describe, key_of_entry
 

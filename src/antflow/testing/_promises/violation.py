@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NoReturn
 
-from ..._model.errors import short_repr
+from ..._model.describe import short_repr
 from .event_log import EventLog
 
 

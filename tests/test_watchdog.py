@@ -20,7 +20,7 @@ from anyio.lowlevel import checkpoint
 from antflow import Pipeline, PipelineError, Stage, StageValidationError
 from antflow._backend.cancellation_watch import CancellationWatch
 from antflow._state.worker import Worker
-from antflow._tasks import watchdog as _driver
+from antflow._tasks import watchdog
 from antflow._tasks.watchdog import Watchdog, drive
 
 
@@ -153,7 +153,7 @@ class TestSlowSteps:
     def clock(self, monkeypatch: pytest.MonkeyPatch) -> list[float]:
         """Return a clock that stands still unless a test moves it."""
         now = [100.0]
-        monkeypatch.setattr(_driver, "perf_counter", lambda: now[0])
+        monkeypatch.setattr(watchdog, "perf_counter", lambda: now[0])
         return now
 
     async def test_a_task_that_holds_the_loop_is_named(
@@ -171,7 +171,7 @@ class TestSlowSteps:
         (record,) = caplog.records
         assert (record.name, record.levelname) == ("antflow", "WARNING")
         assert record.getMessage().startswith(
-            "item 2 in task 'compute' of stage 'A' held the loop for 0.750 s, where 0.5 s"
+            "item 2 in task 'compute' of stage 'A' blocked the event loop for 0.750 s, more than the 0.5 s"
         )
 
     async def test_so_is_one_that_fails_or_ends_with_it(
@@ -221,7 +221,7 @@ async def by_shutdown(pipeline: Pipeline) -> None:
             await pipeline.shutdown(drain=False)
 
         group.start_soon(shut_down)
-        with pytest.raises(PipelineError, match="before all was finished"):
+        with pytest.raises(PipelineError, match="before everything was finished"):
             await pipeline.run(range(9))
 
 
@@ -239,8 +239,8 @@ class TestSwallowedCancellations:
             for record in caplog.records:
                 message = record.getMessage()
                 assert message.startswith("item ")
-                assert "in task 'swallow' of stage 'A' goes on although the run was" in message
-                assert "0 s have passed (cancel_grace): it is given up." in message
+                assert "in task 'swallow' of stage 'A' still ran 0 s after the run was" in message
+                assert "cancelled (cancel_grace), and is abandoned." in message
 
     @staticmethod
     async def swallow(cancel: Cancelling) -> None:
@@ -423,16 +423,16 @@ class TestNativelyOnAsyncio:
         assert len(caplog.records) == 2
 
     async def test_a_cancellation_after_the_end_is_none_of_the_run(self) -> None:
-        alarms: list[None] = []
-        sentry = CancellationWatch(lambda: alarms.append(None))
-        standing = asyncio.ensure_future(sentry.stand())
+        calls: list[None] = []
+        watch = CancellationWatch(lambda: calls.append(None))
+        waiting = asyncio.ensure_future(watch.wait())
         await anyio.wait_all_tasks_blocked()
-        sentry.relieve()
-        standing.cancel()
+        watch.release()
+        waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
-            await standing
-        assert not sentry.alarmed
-        assert not alarms
+            await waiting
+        assert not watch.triggered
+        assert not calls
 
 
 async def test_errors_reach_the_one_who_cleans_up() -> None:

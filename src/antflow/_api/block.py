@@ -1,0 +1,206 @@
+"""What a pipeline can do inside ``async with pipeline:``: start, feed, join, shut down."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
+from types import TracebackType
+from typing import Any, TypeVar
+
+from .._definition.inputs import check_items, check_target
+from .._definition.stage import Stage
+from .._definition.validation import check_number
+from .._model.errors import PipelineError
+from .._model.items import DEFAULT_PRIORITY
+from .._run.run import Run
+from .._run.run_host import RunHost
+from .._state.inspection import Inspection
+
+_Pipeline = TypeVar("_Pipeline", bound="BlockMethods")
+
+
+class Block:
+    """
+    What an entered pipeline consists of.
+
+    Attributes:
+        host: The task group in which its runs live.
+        started: Whether it was started or fed, and neither joined nor shut down since.
+    """
+
+    def __init__(self, host: RunHost) -> None:
+        self.host = host
+        self.started = False
+
+
+class BlockMethods(Inspection):
+    """The methods of `Pipeline` for live runs."""
+
+    __slots__ = ()
+
+    stages: tuple[Stage, ...]
+    _run: Run | None
+    _block: Block | None
+
+    # What `Pipeline` defines.
+    _new_run: Callable[..., Run]
+    _execute: Callable[[Run], Awaitable[None]]
+    _set_latest: Callable[[Run], None]
+
+    async def __aenter__(self: _Pipeline) -> _Pipeline:
+        """
+        Open a block in which workers can live: see `start()`, `feed()` and `join()`.
+
+        Raises:
+            PipelineError: The pipeline is entered already.
+        """
+        if self._block is not None:
+            raise PipelineError(
+                "the pipeline is entered already. For several live runs at once, write `async with "
+                "pipeline.open() as run:` for each."
+            )
+        self._block = Block(await RunHost().__aenter__())
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        """Wait until everything that was fed is finished; or, if the body raised, cancel it."""
+        assert self._block is not None
+        try:
+            return await self._block.host.__aexit__(exc_type, exc, traceback)
+        finally:
+            self._block = None  # type: ignore[misc]  # a slot of Pipeline
+
+    async def start(self) -> None:
+        """
+        Begin a new run, with new results and counters, inside ``async with pipeline:``.
+
+        Without it, the first `feed()` begins one.
+
+        Raises:
+            PipelineError: There is no block in which the workers can live; or the pipeline was
+                started before, and neither joined nor shut down since.
+        """
+        if self._block is None:
+            raise PipelineError(
+                "start() needs a block in which the workers can live. Write:\n"
+                "    async with pipeline:\n"
+                "        await pipeline.start()\n"
+                "        await pipeline.feed(items)"
+            )
+        if self._block.started:
+            raise PipelineError(
+                "start(): the pipeline is started already. Feed it, or call join() or shutdown() "
+                "first."
+            )
+        self._start_in(self._block)
+
+    async def feed(
+        self,
+        items: Iterable[Any] | AsyncIterable[Any],
+        target_stage: str | None = None,
+        priority: float = DEFAULT_PRIORITY,
+    ) -> int:
+        """
+        Feed *items* to the workers of the block, waiting for room.
+
+        Inside ``async with pipeline:`` it returns when all *items* are in the first queue; call
+        `join()`, or leave the block, to wait until they are finished. Several loop tasks may feed
+        at once. Tasks and callbacks of the pipeline itself may, too: they do not wait for room,
+        which may depend on themselves, and the rest of *items* is read when there is room. (If
+        *items* raises after that, the block raises it on exit.) Outside a block it takes all
+        *items* through the stages, and leaves the outcome in `results` and `failures`.
+
+        If the caller is cancelled while it waits for room, the one item that was read already is
+        still processed.
+
+        Args:
+            items: As for `run()`.
+            target_stage: The name of the stage to begin with; by default the first.
+            priority: Where several items wait for a stage, the lowest priority goes first, and
+                equals in order of arrival. It applies to these items at all stages.
+
+        Returns:
+            How many items were read: all, unless the pipeline was shut down meanwhile, or a task
+            of its own did not wait for the rest.
+
+        Raises:
+            ValueError: There is no stage with the name *target_stage*.
+            PipelineError: *items* cannot be iterated over, *priority* is not a number, or the
+                pipeline was shut down before.
+            Exception: What *items* raised; the items before it are processed all the same.
+        """
+        owner = "Pipeline.feed()"
+        check_items(owner, items)
+        target = check_target(owner, self.stages, target_stage)
+        check_number(owner, "priority", priority, at_least=-math.inf)
+        block = self._block
+        if block is None:
+            run = self._new_run(source=items, target=target, priority=priority)
+            await self._execute(run)
+            return run.completion.admitted
+        run = block.host.run or self._start_in(block)
+        block.started = run.state.lifecycle.takes_input
+        return await run.feed(items, target, priority, "Call start() for a new one.")
+
+    async def feed_async(
+        self,
+        items: AsyncIterable[Any],
+        target_stage: str | None = None,
+        priority: float = DEFAULT_PRIORITY,
+    ) -> int:
+        """Do the same as `feed()`; the name tells the reader that the source is async."""
+        return await self.feed(items, target_stage, priority)
+
+    async def join(self) -> None:
+        """
+        Wait until everything that was fed is finished, and no source is being read.
+
+        It waits for the run of the block, or, outside a block, for the newest run. It returns at
+        once if there is none.
+
+        Raises:
+            PipelineError: It was called by a task or callback of the run itself, or for a stream:
+                it would wait for its caller.
+        """
+        block = self._block
+        run = self._run if block is None else block.host.run
+        if run is not None:
+            await run.join()
+        # Another loop task may have fed it, or started another run, before this one continued.
+        if block is not None and block.host.run is run and (run is None or run.is_idle):
+            block.started = False
+
+    async def shutdown(self, *, drain: bool = True) -> None:
+        """
+        Stop the newest run, from any loop task, and wait for its end.
+
+        Tasks and callbacks of the run itself may call it as well; they do not wait. Nobody waits
+        for a stream to be drained, because that depends on its consumer.
+
+        Args:
+            drain: Whether what was read so far is finished: then `run()` returns it, and a stream
+                gives it. If False, running tasks are cancelled; `run()`, or the iteration over a
+                stream, raises PipelineError if that leaves items unfinished.
+        """
+        run = self._run
+        if self._block is not None and self._block.host.run is run:
+            self._block.started = False
+        if run is not None:
+            await run.shutdown(drain=drain)
+
+    def _start_in(self, block: Block) -> Run:
+        if block.host.is_leaving:
+            raise PipelineError(
+                "the pipeline is being left: its block waits for the end of what was fed, and "
+                "begins nothing new. Feed it before the body ends, or from a task of the pipeline."
+            )
+        block.started = True
+        run = self._new_run()
+        self._set_latest(run)
+        block.host.start(run)
+        return run

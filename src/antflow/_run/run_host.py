@@ -1,0 +1,99 @@
+"""A task group beside the body of a block, in which runs live."""
+
+from __future__ import annotations
+
+import sys
+from types import TracebackType
+
+from anyio import create_task_group, get_cancelled_exc_class
+from anyio.abc import TaskGroup
+
+from .._backend.task_groups import fatal_errors, raise_fatal
+from .run import Run
+
+if sys.version_info < (3, 11):
+    from exceptiongroup import BaseExceptionGroup
+
+
+class RunHost:
+    """
+    What ``async with`` opens for a pipeline, for ``open()`` and for a stream.
+
+    An exception of the body comes out as itself, and cancels the runs. An error that ends a run
+    cancels the body, and comes out as itself.
+
+    Args:
+        cancel_on_exit: Whether a body that ends without an exception cancels the run; by default
+            it waits until everything that was fed is finished.
+
+    Attributes:
+        run: The newest run; None before the first.
+        group: The task group.
+        is_leaving: Whether the body has ended.
+    """
+
+    def __init__(self, *, cancel_on_exit: bool = False) -> None:
+        self.run: Run | None = None
+        self.group: TaskGroup
+        self.is_leaving = False
+        self._cancel_on_exit = cancel_on_exit
+
+    def start(self, run: Run) -> None:
+        """Start *run*; the run before, which has nothing to do any more, ends."""
+        if self.run is not None:
+            self.run.finish()
+        self.run = run
+        self.group.start_soon(run.execute)
+
+    async def __aenter__(self) -> RunHost:
+        self.group = create_task_group()
+        await self.group.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        """
+        Wait for the end of the runs; or, if the body raised, cancel them.
+
+        Raises:
+            Exception: What the source that the run was opened with has raised.
+        """
+        self.is_leaving = True
+        if exc is None and self.run is not None:
+            if self._cancel_on_exit:
+                self.run.cancel()
+            else:
+                self.run.finish()
+        handled = await self._close_group(exc_type, exc, traceback)
+        if exc is None and self.run is not None and not self._cancel_on_exit:
+            self.run.raise_source_error()
+        return handled
+
+    async def _close_group(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        is_error = exc is not None and not isinstance(exc, get_cancelled_exc_class())
+        if exc is not None:
+            self.group.cancel_scope.cancel()
+        handled: bool | None = False
+        fatal: list[BaseException] = []
+        try:
+            # The group does not see an error of the body, or it would come out in a group.
+            seen = (None, None, None) if is_error else (exc_type, exc, traceback)
+            handled = await self.group.__aexit__(*seen)
+        except BaseExceptionGroup as errors:
+            fatal = fatal_errors(errors)
+        try:
+            if fatal:
+                raise_fatal(fatal if exc is None or not is_error else [exc, *fatal])
+        finally:
+            # The traceback of each refers to this frame.
+            del fatal, exc, traceback
+        return False if is_error else handled

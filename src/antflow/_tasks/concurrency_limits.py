@@ -1,0 +1,43 @@
+"""Concurrency limits at work: semaphores by task name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from anyio import Semaphore, WouldBlock
+
+
+def make_semaphores(limits: Mapping[str, int]) -> dict[str, Semaphore]:
+    """Return a semaphore for each of *limits*, by task name; waiters are served in FIFO order."""
+    return {
+        name: Semaphore(limit, max_value=limit, fast_acquire=True) for name, limit in limits.items()
+    }
+
+
+async def acquire_all(semaphores: Sequence[Semaphore]) -> None:
+    """
+    Acquire all of *semaphores*, of which there is at least one.
+
+    Invariant: whenever this awaits, it holds none of them. So it can neither deadlock nor keep a
+    permit idle, and when it is cancelled there is nothing to release.
+    """
+    order = list(semaphores)
+    while True:
+        await order[0].acquire()
+        for index in range(1, len(order)):
+            try:
+                order[index].acquire_nowait()
+            except WouldBlock:
+                for held in order[:index]:
+                    held.release()
+                # Wait for the one that was missing.
+                order.insert(0, order.pop(index))
+                break
+        else:
+            return
+
+
+def release_all(semaphores: Sequence[Semaphore]) -> None:
+    """Release all of *semaphores*."""
+    for semaphore in semaphores:
+        semaphore.release()

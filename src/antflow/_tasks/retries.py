@@ -1,0 +1,109 @@
+"""The retries of one call, or of one item at a stage: their state, and the waits by stamina."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import stamina
+
+from .._backend.cancellation import is_item_failure
+from .._definition.retry_policy import RetryPolicy
+
+
+class Retries:
+    """
+    The retries of one call, or of one item at a stage, from its first failure on.
+
+    The caller makes the first attempt without this class, because a stamina context costs a hundred
+    times what an attempt costs that does not fail. After each failed attempt, `granted()` says
+    whether another follows, so that the event is published and the worker is released before the
+    wait; then `back_off()` lets stamina wait. stamina decides and waits in one step, so the
+    decision is made here, from the same three facts: the verdict of `on`, the number of attempts,
+    and whether stamina is active. In its test mode the number of attempts is not public, but there
+    are no waits: there, stamina itself decides.
+    """
+
+    __slots__ = ("_ahead", "_attempt", "_context", "_name", "_policy", "_verdict")
+
+    def __init__(self, policy: RetryPolicy, name: str) -> None:
+        self._policy = policy
+        self._name = name
+        self._context: Any = None
+        self._attempt: Any = None
+        self._verdict: bool | float = False
+        # Whether stamina has begun the next attempt already, as it has in test mode.
+        self._ahead = False
+
+    async def granted(self, error: Exception, attempt: int) -> bool:
+        """
+        Return whether another attempt follows *attempt*, which failed with *error*.
+
+        Raises:
+            Exception: A hook raised that the user gave to the policy or to stamina.
+        """
+        self._verdict = self._policy.decide(error)
+        # Not `not`: a wait of 0.0 seconds grants the attempt.
+        if self._verdict is False or not stamina.is_active():
+            return False
+        if not stamina.is_testing():
+            if attempt >= self._policy.attempts:
+                return False
+            await self._report(error)
+            return True
+        await self._report(error)
+        try:
+            await self._advance()
+        except Exception as final:
+            if final is error:
+                return False
+            raise
+        self._ahead = True
+        return True
+
+    async def back_off(self) -> None:
+        """
+        Wait until the next attempt is due.
+
+        Raises:
+            Exception: No attempt follows after all: a hook that the user gave to stamina raised, or
+                its test mode was changed between two attempts, and it counts differently.
+        """
+        if not self._ahead:
+            await self._advance()
+        self._ahead = False
+
+    async def _report(self, error: Exception) -> None:
+        """Report to stamina that the present attempt failed with *error*."""
+        if self._context is None:
+            context = stamina.retry_context(
+                on=lambda _: self._verdict,
+                attempts=self._policy.attempts,
+                # stamina's own time-out reads time.monotonic(), not the clock of the backend.
+                timeout=None,
+                wait_initial=self._policy.wait_initial,
+                wait_max=self._policy.wait_max,
+                wait_jitter=self._policy.wait_jitter,
+                wait_exp_base=self._policy.wait_exp_base,
+            )
+            self._context = context.with_name(self._name, (), {}).__aiter__()
+            await self._advance()
+        # Passed, and not raised again, so that the traceback stays that of the task.
+        self._attempt.__exit__(type(error), error, error.__traceback__)
+
+    async def _advance(self) -> None:
+        self._attempt = await self._context.__anext__()
+
+
+async def ask(retries: Retries, error: BaseException, attempt: int) -> tuple[bool, BaseException]:
+    """Return whether another attempt is granted, and the error that counts if it is not."""
+    if not isinstance(error, Exception):
+        return False, error
+    try:
+        return await retries.granted(error, attempt), error
+    except BaseException as hook_error:
+        if not is_item_failure(hook_error):
+            raise
+        # The user's retry hook is broken: that is the error to report, with its cause as context.
+        # Set past the error's own class, which may be frozen.
+        BaseException.__setattr__(hook_error, "__context__", error)
+        return False, hook_error

@@ -1,0 +1,57 @@
+"""The general path of an item through its stage: whatever the fast path does not cover."""
+
+from __future__ import annotations
+
+from time import perf_counter
+from typing import Any
+
+from .._backend.cancellation import is_item_failure
+from .._events.publishing import announce
+from .._model.record import Record
+from .._state.worker import Worker
+from .._tasks.task_runner import Failure
+from .outcomes import fail, pass_on, schedule_retry
+from .pool import Pool
+
+
+async def process(
+    record: Record, pool: Pool, worker: Worker, error: BaseException | None = None
+) -> None:
+    """
+    Process *record* at the stage of *pool*.
+
+    Args:
+        record: The item.
+        pool: The pool of the stage.
+        worker: The worker that has taken the item.
+        error: What the sole task raised, if the fast path has called it already.
+    """
+    bus, runner = pool.services.bus, pool.runner
+    outcome: Any = None
+    if error is None:
+        worker.record = record
+        worker.task_name = pool.first_task
+        if bus.status_subscriptions:
+            await announce(bus, "in_progress", record, pool.name, worker.name)
+        try:
+            outcome = await runner.run(record, worker)
+        except BaseException as caught:
+            if runner.sole_task is None or not is_item_failure(caught):
+                raise
+            error = caught
+    if error is not None:
+        # Outside the except block, which would be the context of later errors.
+        recovery = runner.recover(error, record, worker)
+        # Its traceback refers to this frame (see TaskRunner).
+        error = None
+        outcome = await recovery
+    worker.since = perf_counter()
+    worker.record = None
+    if type(outcome) is not Failure:
+        await pass_on(record, outcome, pool, worker)
+    elif outcome.retry:
+        await schedule_retry(record, outcome, pool, worker)
+    else:
+        await fail(record, outcome, pool, worker)
+    worker.mark_idle()
+    del record, outcome, pool, runner
