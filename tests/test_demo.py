@@ -113,6 +113,16 @@ def test_without_failures_the_report_lists_none(library: Path, tmp_path: Path) -
     assert "\r[████████████████████████]     2 of 2 files" in text
 
 
+def test_the_picture_of_the_demo_shows_its_progress_line_at_four_moments() -> None:
+    picture = runpy.run_path(str(Path(__file__).parent.parent / "docs" / "picture.py"))
+    states = [f"\r[bar] {done:5} of 200 files\x1b[K" for done in range(0, 201, 20)]
+    written = "".join(["Indexing\n", *states, "\n\n", "x" * 200])
+    lines = picture["screen"](written)
+    shown = [f"[bar] {done:5} of 200 files" for done in (40, 100, 140, 200)]
+    assert lines == ["Indexing", *shown, "", "x" * 99 + "…"]
+    assert picture["styled"](lines[1]).plain == lines[1]
+
+
 def test_the_database_goes_to_a_new_file_by_default(
     library: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any, tmp_path: Path
 ) -> None:
