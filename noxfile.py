@@ -1,7 +1,8 @@
 """
-Checks of antflow: ``nox`` runs lint, types, and the tests on every installed Python.
+The checks of antflow: ``nox`` runs lint, types, docs, and the tests on every installed Python.
 
-Needs only nox. ``nox -l`` lists the sessions; ``nox -s tests -- -k name`` passes words to pytest.
+They need only nox. ``nox -l`` lists the sessions; what follows ``--`` is passed to the tool that a
+session runs, as in ``nox -s tests-3.12 -- -k name``.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ RUNNING = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
 def directory_of_python(version: str) -> Path | None:
-    """Find an interpreter that nox would not find by itself: one of pyenv or of uv."""
+    """Find an interpreter of pyenv or uv, which nox does not look for."""
     homes = [
         Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions",
         Path.home() / ".local" / "share" / "uv" / "python",
@@ -41,7 +42,7 @@ def directory_of_python(version: str) -> Path | None:
     return None
 
 
-# The running interpreter comes first, and stands for its version even if that is none of ours.
+# The running interpreter comes first. It is used even if its version is not in the classifiers.
 if RUNNING not in PYTHONS:
     PYTHONS.append(RUNNING)
 os.environ["PATH"] = os.pathsep.join(
@@ -51,7 +52,7 @@ os.environ["PATH"] = os.pathsep.join(
         os.environ["PATH"],
     ]
 )
-# A Python that is not installed is named and skipped, also where CI=true would make it an error.
+# A missing Python is skipped with a message, even if CI=true; the CI workflow makes it an error.
 nox.options.error_on_missing_interpreters = False
 nox.options.default_venv_backend = "virtualenv"
 
@@ -70,7 +71,7 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Check the types of the library, and the public ones as users see them."""
+    """Check the types inside the library, and the public types as users see them."""
     session.install(*dependency_group("typing"), "-e", ".")
     session.run("mypy")
     session.run("mypy", "--package", "antflow", "--python-version", "3.10")
@@ -79,7 +80,7 @@ def types(session: nox.Session) -> None:
 
 
 def build_wheel(session: nox.Session) -> str:
-    """Build the wheel that is tested, and return its path."""
+    """Build the wheel to be tested, and return its path."""
     directory = Path(session.create_tmp()).resolve()
     for old in directory.glob("*.whl"):
         old.unlink()
@@ -94,18 +95,18 @@ def run_tests(session: nox.Session, *install: str, schedules: int = 60) -> None:
     session.install("pip")
     session.install(build_wheel(session), *install)
     data = Path(session.create_tmp()).resolve() / "coverage"
-    # Schedules are the same on each Python: most of them are explored on one only, for time.
+    # Schedules are the same on each Python. To save time, most are explored on one Python only.
     env = {"COVERAGE_FILE": str(data), "ANTFLOW_SCHEDULES": str(schedules)}
     pytest = ("coverage", "run", "-m", "pytest")
     if session.posargs:
         session.run(*pytest, *session.posargs, env=env)
         return
     session.run("coverage", "erase", env=env)
-    # Half of the time goes into the catalogue of faults: beside the rest, on its own core. Each
-    # line is met by the other tests, so what it runs need not be traced.
+    # The catalogue of faults takes half of the time, so it runs in parallel with the other tests.
+    # These cover each line by themselves, so the catalogue runs without coverage.
     with ThreadPoolExecutor() as pool:
         catalogue = pool.submit(session.run, "pytest", "-q", "tests/faults", env=env, silent=True)
-        # Bugs are planted on one Python only, for time.
+        # To save time, bugs are planted on one Python only.
         planted = [] if schedules == 300 else ["--ignore=tests/testing/test_planted_bugs.py"]
         session.run(*pytest, "-q", "--ignore=tests/faults", *planted, env=env)
         session.log(catalogue.result())
@@ -115,14 +116,14 @@ def run_tests(session: nox.Session, *install: str, schedules: int = 60) -> None:
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """Test the built wheel, each line and branch of it."""
+    """Test the built wheel, and require full coverage of lines and branches."""
     schedules = 300 if session.python == RUNNING or session.posargs else 60
     run_tests(session, *dependency_group("tests"), schedules=schedules)
 
 
 @nox.session(default=False)
 def proof(session: nox.Session) -> None:
-    """Try the catalogue of faults under 10,000 schedules each, and write docs/proof.md (slow)."""
+    """Run the catalogue of faults under 10,000 schedules each, and write docs/proof.md (slow)."""
     session.install("pip")
     session.install(build_wheel(session), *dependency_group("tests"))
     figures = Path(session.create_tmp()).resolve() / "figures.json"
@@ -144,14 +145,14 @@ def lowest(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Build the documentation, warnings being errors; the tests run the code in it."""
-    # The page on antflow.testing imports what its extra brings.
+    """Build the documentation; warnings are errors. (Its code is run by the tests.)"""
+    # The reference page of antflow.testing imports the module, which needs the extra.
     session.install(".[testing]", *dependency_group("docs"))
     session.run("sphinx-build", "-W", "--keep-going", "-q", "docs", "docs/_build")
 
 
 @nox.session(default=False)
 def bench(session: nox.Session) -> None:
-    """Measure what antflow costs, and write docs/benchmarks.md; `-- --list` names single parts."""
+    """Measure the cost of antflow, and write docs/benchmarks.md; `-- --list` names the parts."""
     session.install(".[trio,uvloop]")
     session.run("python", "-m", "benchmarks", *session.posargs)

@@ -1,4 +1,4 @@
-"""The command line, and its demo on a small library of its own."""
+"""The command line, and the demo on a small library."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_the_demo_indexes_a_library_and_reports(
     assert table["files"] == "4"
     assert table["failed"] == "2  (SyntaxError 2)"
     assert table["functions"] == "405"
-    assert table["public, without docstring"] == "403"
+    assert table["public without docstring"] == "403"
     assert "over its workers" in table["busiest stage"]
     assert "files/s" in table["speed"]
     modules = query(database, "select path, lines, classes, functions, docstring from modules")
@@ -93,24 +93,34 @@ def test_the_demo_indexes_a_library_and_reports(
         ("f3", 1, 0),
         ("open", 1, 1),
     ]
-    # The printed command works as it is.
+    # The printed command can be run as printed.
     command = output.splitlines()[-1]
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == ["(400, 'package/many.py')", "(14, 'good.py')"]
-    # A second time, the index is replaced.
+    # A second run replaces the index.
     assert command_line.main(["demo", "--db", str(database), "--limit", "1"]) == 0
     assert query(database, "select count(*) from modules") == [(0,)]
 
 
-def test_nothing_to_list_if_nothing_failed(library: Path, tmp_path: Path) -> None:
+def test_without_failures_the_report_lists_none(library: Path, tmp_path: Path) -> None:
     (library / "broken.py").unlink()
     (library / "undecodable.py").unlink()
     out = Terminal()
     demo.main("asyncio", tmp_path / "index.db", None, out)
     text = out.getvalue()
     assert "Files that failed" not in text
-    # On a terminal, one line that is drawn anew.
+    # On a terminal, one line is redrawn.
     assert "\r[████████████████████████]     2 of 2 files" in text
+
+
+def test_the_picture_of_the_demo_shows_its_progress_line_at_four_moments() -> None:
+    picture = runpy.run_path(str(Path(__file__).parent.parent / "docs" / "picture.py"))
+    states = [f"\r[bar] {done:5} of 200 files\x1b[K" for done in range(0, 201, 20)]
+    written = "".join(["Indexing\n", *states, "\n\n", "x" * 200])
+    lines = picture["screen"](written)
+    shown = [f"[bar] {done:5} of 200 files" for done in (40, 100, 140, 200)]
+    assert lines == ["Indexing", *shown, "", "x" * 99 + "…"]
+    assert picture["styled"](lines[1]).plain == lines[1]
 
 
 def test_the_database_goes_to_a_new_file_by_default(
@@ -123,7 +133,7 @@ def test_the_database_goes_to_a_new_file_by_default(
 
 
 @pytest.mark.virtual_time
-async def test_progress_is_told_again_and_again(library: Path, tmp_path: Path) -> None:
+async def test_progress_is_written_at_regular_intervals(library: Path, tmp_path: Path) -> None:
     import anyio
 
     database = demo.Database(tmp_path / "index.db")
@@ -135,7 +145,7 @@ async def test_progress_is_told_again_and_again(library: Path, tmp_path: Path) -
     assert out.getvalue().count("0 of 7 files") == 3
 
 
-async def test_a_locked_database_is_tried_again(
+async def test_a_load_is_retried_while_the_database_is_locked(
     library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failed = []
@@ -153,8 +163,8 @@ async def test_a_locked_database_is_tried_again(
         demo.Library(library), tmp_path / "index.db", None, out
     )
     assert complete
-    assert "loads tried again  1" in report
-    # The transaction was rolled back: nothing is there twice.
+    assert "retries in Load  1" in report
+    # The transaction was rolled back: no row was inserted twice.
     assert query(tmp_path / "index.db", "select count(*) from modules") == [(2,)]
     assert query(tmp_path / "index.db", "select count(*) from functions") == [(405,)]
 
@@ -170,9 +180,9 @@ def test_without_trio_the_demo_says_how_to_get_it(
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("notes.txt", "no index of this demo; it is left alone"),
-        ("other.db", "no index of this demo; it is left alone"),
-        ("directory", "is there and is no file"),
+        ("notes.txt", "is not an index of this demo"),
+        ("other.db", "is not an index of this demo"),
+        ("directory", "exists and is not a file"),
         ("missing/index.db", "there is no directory"),
     ],
 )
@@ -189,7 +199,7 @@ def test_a_file_of_the_user_is_not_overwritten(
 
 
 @pytest.mark.parametrize("limit", ["0", "-1", "many", "1.5"])
-def test_a_bad_limit_is_refused(limit: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_bad_limit_is_rejected(limit: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         command_line.main(["demo", f"--limit={limit}"])
     assert caught.value.code == 2
@@ -204,19 +214,19 @@ def test_ctrl_c_ends_the_demo_with_one_line(
 
     monkeypatch.setattr(demo, "main", interrupted)
     assert command_line.main(["demo"]) == 130
-    assert "antflow: interrupted; what was" in capsys.readouterr().err
+    assert "antflow: interrupted; the index" in capsys.readouterr().err
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="its loops know no signals")
+@pytest.mark.skipif(sys.platform == "win32", reason="event loops do not support signal handlers")
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
-def test_ctrl_c_finishes_what_was_begun(
+def test_ctrl_c_finishes_the_files_that_were_read(
     backend: str,
     library: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """The report tells of the files that were read before, and the exit status of the signal."""
+    """The report covers the files read before the signal; the exit status shows the signal."""
     original = demo.Library.read
 
     def read(self: demo.Library, path: Path) -> demo.Source:
@@ -235,16 +245,16 @@ def test_ctrl_c_finishes_what_was_begun(
     database = tmp_path / "index.db"
     assert command_line.main(["demo", "--db", str(database), "--backend", backend]) == 130
     out, err = capsys.readouterr()
-    assert err.endswith("antflow: interrupted; what was loaded so far is in the index\n")
+    assert err.endswith("antflow: interrupted; the index contains the files loaded so far\n")
     loaded = query(database, "select count(*) from modules")[0][0]
     assert loaded < 2000
     assert "files" in out
 
 
-def test_ctrl_c_comes_out_of_the_demo_plain(
+def test_ctrl_c_in_a_task_raises_a_plain_keyboard_interrupt(
     library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On trio, where it is raised in any task; asyncio's own runner sees to the rest."""
+    """On trio, where it may be raised in any task; on asyncio the runner handles it."""
 
     async def interrupted(self: Any, path: Any) -> None:
         raise KeyboardInterrupt
@@ -254,12 +264,12 @@ def test_ctrl_c_comes_out_of_the_demo_plain(
         demo.main("trio", tmp_path / "index.db", None, io.StringIO())
 
 
-def test_a_directory_that_cannot_be_written_to_is_refused(
+def test_a_directory_that_is_not_writable_is_rejected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(command_line.os, "access", lambda path, mode: False)
     assert command_line.main(["demo", "--db", str(tmp_path / "index.db")]) == 2
-    assert "cannot be written to" in capsys.readouterr().err
+    assert "is not writable" in capsys.readouterr().err
 
 
 def test_an_empty_file_is_replaced(library: Path, tmp_path: Path) -> None:
@@ -267,7 +277,7 @@ def test_an_empty_file_is_replaced(library: Path, tmp_path: Path) -> None:
     assert command_line.main(["demo", "--db", str(tmp_path / "index.db")]) == 0
 
 
-def test_an_error_of_the_file_system_is_one_line(
+def test_an_error_of_the_file_system_is_printed_in_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def full(*args: Any) -> None:
@@ -278,7 +288,7 @@ def test_an_error_of_the_file_system_is_one_line(
     assert capsys.readouterr().err == "antflow: [Errno 28] No space left on device\n"
 
 
-def test_a_reader_that_has_enough_is_no_error(library: Path, tmp_path: Path) -> None:
+def test_a_closed_pipe_prints_no_traceback(library: Path, tmp_path: Path) -> None:
     code = (
         "import sys; from antflow._cli import demo, main;"
         f"demo.sysconfig.get_path = lambda name: {str(library)!r};"
@@ -289,7 +299,7 @@ def test_a_reader_that_has_enough_is_no_error(library: Path, tmp_path: Path) -> 
     assert "Traceback" not in done.stderr
 
 
-def test_a_closed_output_ends_the_demo_quietly(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_closed_output_sets_the_exit_status(monkeypatch: pytest.MonkeyPatch) -> None:
     def closed(*args: Any) -> None:
         raise BrokenPipeError
 

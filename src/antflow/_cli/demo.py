@@ -1,9 +1,9 @@
 """
-The demo: an index of Python's own standard library, built by a pipeline of three stages.
+The demo: an index of Python's standard library, built by a pipeline of three stages.
 
-Read takes the files from the disk, Parse counts what is in them, Load writes it into SQLite. Files
-that cannot be decoded or parsed (the standard library's own tests have some, on purpose) are real
-failures: they are listed with their reason, and never stop the run.
+Read reads the source files, Parse finds their classes and functions, Load writes these to SQLite.
+Some files cannot be decoded or parsed: the tests of the standard library contain such files on
+purpose. These are real failures. They never stop the run, and the report lists each with its error.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
 
 READERS = 16
-# Parsing holds the interpreter's lock: more workers would only stand in each other's way.
+# Parsing holds the GIL: more workers would only compete for it.
 PARSERS = 2
 LOADERS = 2
-# Rows in one INSERT: SQLite before 3.32 takes 999 parameters.
+# Rows per INSERT: SQLite before 3.32 allows 999 parameters, and a row has five.
 BATCH = 150
 
 SCHEMA = """
@@ -55,7 +55,7 @@ create table functions (
 
 @frozen
 class Source:
-    """A file that was read: its path within the library, and its text."""
+    """A source file: its path relative to the library, and its text."""
 
     path: str
     text: str
@@ -63,7 +63,7 @@ class Source:
 
 @frozen
 class Function:
-    """A function or method that was found."""
+    """A function or method found in a source file."""
 
     name: str
     line: int
@@ -73,7 +73,7 @@ class Function:
 
 @frozen
 class Module:
-    """What was found in a file."""
+    """The contents of one source file."""
 
     path: str
     lines: int
@@ -89,20 +89,20 @@ class Library:
         self.root = root
 
     def files(self) -> Iterator[Item]:
-        """Find the Python files, those of installed packages left out; their ids are the paths."""
+        """Yield the Python files except those of installed packages; the id is the path."""
         for path in sorted(self.root.rglob("*.py")):
             name = path.relative_to(self.root)
             if name.parts[0] not in ("site-packages", "dist-packages"):
                 yield Item(path, id=name.as_posix())
 
     def read(self, path: Path) -> Source:
-        """Read a file, in the encoding that it declares."""
+        """Read a file in the encoding that it declares."""
         with tokenize.open(path) as file:
             return Source(path.relative_to(self.root).as_posix(), file.read())
 
 
 def statements(tree: ast.Module) -> Iterator[ast.AST]:
-    """Go over all statements, where the definitions are; most nodes are in expressions."""
+    """Yield the statements of *tree*; skip expressions, which contain no definitions."""
     waiting: list[ast.AST] = [tree]
     while waiting:
         node = waiting.pop()
@@ -112,7 +112,7 @@ def statements(tree: ast.Module) -> Iterator[ast.AST]:
 
 
 def parse(source: Source) -> Module:
-    """Count what is in a file."""
+    """Find the classes and functions of a source file."""
     tree = ast.parse(source.text, source.path)
     nodes = list(statements(tree))
     functions = tuple(
@@ -136,17 +136,17 @@ def parse(source: Source) -> Module:
 
 class Database:
     """
-    A SQLite file, with one connection for each worker that writes to it.
+    A new SQLite file with one connection per worker of the Load stage.
 
     Raises:
-        sqlite3.OperationalError: There can be no such file.
+        sqlite3.OperationalError: The file cannot be created.
     """
 
     def __init__(self, path: Path) -> None:
         path.unlink(missing_ok=True)
         self._connections: queue.SimpleQueue[sqlite3.Connection] = queue.SimpleQueue()
         for index in range(LOADERS):
-            # A worker's calls come from several threads, but never two at a time.
+            # Several threads use a connection, but never two at the same time.
             connection = sqlite3.connect(path, timeout=0.1, check_same_thread=False)
             if index == 0:
                 connection.executescript(f"pragma journal_mode = wal;{SCHEMA}")
@@ -154,7 +154,7 @@ class Database:
             self._connections.put(connection)
 
     def close(self) -> None:
-        """Close the connections."""
+        """Close all connections."""
         for _ in range(LOADERS):
             self._connections.get().close()
 
@@ -182,25 +182,25 @@ class Database:
 def _insert(
     connection: sqlite3.Connection, module: Module, functions: tuple[Function, ...]
 ) -> None:
-    # Not executemany: it gives the interpreter's lock away for each row, and waits for the parsers
-    # to get it back.
-    places = ",".join(["(?, ?, ?, ?, ?)"] * len(functions))
+    # Not executemany: it releases the GIL for each row, and then competes with the parsers for it.
+    placeholders = ",".join(["(?, ?, ?, ?, ?)"] * len(functions))
     rows = [(module.path, *astuple(function)) for function in functions]
-    connection.execute(f"insert into functions values {places}", [x for row in rows for x in row])
+    parameters = [value for row in rows for value in row]
+    connection.execute(f"insert into functions values {placeholders}", parameters)
 
 
 def build_pipeline(library: Library, database: Database) -> Pipeline:
-    """Put the three stages together."""
+    """Build the pipeline of three stages."""
     return Pipeline(
         [
-            # A file that cannot be decoded today cannot be decoded in a second either.
+            # A file that cannot be decoded will not become decodable: only retry I/O errors.
             Stage("Read", READERS, [library.read], retry=RetryPolicy(on=OSError)),
             Stage("Parse", PARSERS, [parse], task_attempts=1),
             Stage(
                 "Load",
                 LOADERS,
                 [database.load],
-                # Another writer may have the lock: the whole transaction is tried again.
+                # Another writer may hold the lock: retry the whole transaction.
                 retry=RetryPolicy(
                     scope="stage", on=sqlite3.OperationalError, attempts=10, wait_initial=0.05
                 ),
@@ -213,10 +213,11 @@ async def index_library(
     library: Library, database_path: Path, limit: int | None, out: TextIO
 ) -> tuple[str, bool]:
     """
-    Run the pipeline over *library*, showing progress on *out*.
+    Run the pipeline over *library* and show its progress on *out*.
 
     Returns:
-        The report, and whether all files were indexed: Ctrl-C finishes those that were begun.
+        The report, and whether all files were processed. Ctrl-C stops reading the list of files;
+        the files that were already read from it are finished.
     """
     files = list(islice(library.files(), limit))
     database = Database(database_path)
@@ -228,11 +229,11 @@ async def index_library(
         try:
             async with anyio.create_task_group() as group:
                 group.start_soon(progress.show)
-                # The loops of Windows know no signals.
+                # On Windows, event loops do not support signal handlers.
                 await pipeline.run(files, handle_signals=sys.platform != "win32")
                 group.cancel_scope.cancel()
         except BaseExceptionGroup as errors:
-            # Nothing but Ctrl-C, or an output that was closed, ends it so: the first is the one.
+            # Only Ctrl-C or a closed output ends up here. Raise it without the group.
             raise leaf_exceptions(errors)[0] from None
         seconds = perf_counter() - began
         progress.finish()
@@ -250,20 +251,20 @@ def main(backend: str, database: Path | None, limit: int | None, out: TextIO) ->
 
     Args:
         backend: ``"asyncio"`` or ``"trio"``.
-        database: Where the index goes; a file that is there is replaced. By default a new file in
-            the directory for temporary files.
-        limit: How many files at the most; by default all.
-        out: Where the progress and the report go.
+        database: The file to write the index to; an existing file is replaced. By default a new
+            file in the directory for temporary files.
+        limit: The highest number of files to process; None for all.
+        out: The stream to write the progress and the report to.
 
     Returns:
-        Whether all files were indexed; not so if a signal stopped it.
+        Whether all files were processed: False if a signal stopped the run.
     """
     if database is None:
         database = Path(tempfile.mkdtemp(prefix="antflow-")) / "index.db"
     library = Library(Path(sysconfig.get_path("stdlib")))
     out.write(f"Indexing {library.root} on {backend}: Read -> Parse -> Load\n")
     with warnings.catch_warnings():
-        # The compiler's remarks about other people's code.
+        # The compiler warns about questionable code in the files that are parsed.
         warnings.simplefilter("ignore")
         text, complete = anyio.run(index_library, library, database, limit, out, backend=backend)
     out.write(f"\n{text}\n")

@@ -1,4 +1,4 @@
-"""What the demo tells: its progress while it runs, and the report at the end."""
+"""The output of the demo: a progress line while it runs, and a report at the end."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .._model.results import Results
 
 
 def count_functions(path: Path) -> tuple[int, int]:
-    """Ask the database at *path* how many functions there are, and public ones undocumented."""
+    """Count the functions in the database at *path*, and the public ones without docstring."""
     with closing(sqlite3.connect(path)) as connection:
         (functions,) = connection.execute("select count(*) from functions").fetchone()
         (undocumented,) = connection.execute(
@@ -30,7 +30,7 @@ def count_functions(path: Path) -> tuple[int, int]:
 
 
 class Progress:
-    """Tells how far the run is: in a line that changes on a terminal, in a few lines elsewhere."""
+    """Shows the progress: on a terminal in one line that is redrawn, elsewhere line by line."""
 
     def __init__(self, pipeline: Pipeline, total: int, out: TextIO) -> None:
         self._pipeline = pipeline
@@ -39,13 +39,13 @@ class Progress:
         self._is_terminal = out.isatty()
 
     async def show(self) -> None:
-        """Go on telling until cancelled."""
+        """Write the progress at regular intervals until cancelled."""
         while True:
             await anyio.sleep(0.1 if self._is_terminal else 2.0)
-            self.tell()
+            self.write()
 
-    def tell(self) -> None:
-        """Tell once."""
+    def write(self) -> None:
+        """Write the progress once."""
         stats = self._pipeline.get_stats()
         done = stats.items_processed + stats.items_failed
         queues = "  ".join(f"{name} {size}" for name, size in stats.queue_sizes.items())
@@ -53,20 +53,20 @@ class Progress:
         if self._is_terminal:
             filled = 24 * done // max(1, self._total)
             line = f"[{'█' * filled}{'·' * (24 - filled)}] {line}"
-            # A line that wraps could not be drawn over.
+            # A line that wraps could not be redrawn.
             line = f"\r{line[: shutil.get_terminal_size().columns - 1]}\x1b[K"
         self._out.write(line if self._is_terminal else f"{line}\n")
         self._out.flush()
 
     def finish(self) -> None:
-        """Tell the last time, and leave the line."""
-        self.tell()
+        """Write the final state, and end the line."""
+        self.write()
         if self._is_terminal:
             self._out.write("\n")
 
 
 def busiest_stage(pipeline: Pipeline) -> tuple[str, float]:
-    """Return the stage whose workers were busiest, and how many seconds they were at it."""
+    """Return the stage whose workers were busy for longest, and the sum of their seconds."""
     seconds: dict[str, float] = {}
     for metrics in pipeline.get_worker_metrics().values():
         seconds[metrics.stage] = seconds.get(metrics.stage, 0.0) + metrics.total_processing_time
@@ -74,13 +74,13 @@ def busiest_stage(pipeline: Pipeline) -> tuple[str, float]:
 
 
 class RetryCounter:
-    """Counts how often an item went back to the queue of its stage."""
+    """Counts the per-stage retries of a run."""
 
     def __init__(self, pipeline: Pipeline) -> None:
         self.count = 0
-        pipeline.events.subscribe(StatusEvent, self._notice)
+        pipeline.events.subscribe(StatusEvent, self._count)
 
-    def _notice(self, event: StatusEvent) -> None:
+    def _count(self, event: StatusEvent) -> None:
         self.count += event.status == "retrying"
 
 
@@ -92,7 +92,7 @@ def report(
     database: Path,
     seconds: float,
 ) -> str:
-    """Sum the run up."""
+    """Return the report: the failures, the totals, and a query to try."""
     files = len(results) + len(results.failures)
     functions, undocumented = count_functions(database)
     stage, busy = busiest_stage(pipeline)
@@ -108,14 +108,14 @@ def report(
     rows = [
         ("files", f"{files:,}"),
         ("failed", f"{len(results.failures):,}" + (f"  ({failed})" if failed else "")),
-        ("loads tried again", f"{retries:,}"),
+        ("retries in Load", f"{retries:,}"),
         ("functions", f"{functions:,}"),
-        ("public, without docstring", f"{undocumented:,}"),
-        ("busiest stage", f"{stage}  ({busy:.1f} s over its workers, waits for the lock included)"),
+        ("public without docstring", f"{undocumented:,}"),
+        ("busiest stage", f"{stage}  ({busy:.1f} s over its workers, waits for locks included)"),
         ("speed", f"{files / seconds:,.0f} files/s  ({seconds:.1f} s)"),
     ]
     lines += [f"{name:>26}  {value}" for name, value in rows]
-    # In double quotes, as the shell's are single.
+    # Double quotes, because the shell command uses single quotes.
     file, question = (
         json.dumps(text)
         for text in (
@@ -126,7 +126,7 @@ def report(
     script = f'import sqlite3; print(*sqlite3.connect({file}).execute({question}), sep="\\n")'
     lines += [
         "",
-        f"The index is in {database}. For example, the longest modules:",
+        f"The index is in {database}. To list the longest modules:",
         f"  {shlex.join([sys.executable, '-c', script])}",
     ]
     return "\n".join(lines)

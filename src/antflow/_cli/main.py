@@ -9,7 +9,7 @@ import os
 import sqlite3
 import sys
 
-# On Python 3.10, this is what Ctrl-C becomes on its way through asyncio.
+# On Python 3.10, asyncio may turn Ctrl-C into a bare CancelledError.
 from asyncio import CancelledError
 from collections.abc import Sequence
 from contextlib import closing
@@ -33,67 +33,72 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     demo_parser = commands.add_parser(
         "demo",
-        help="index Python's own standard library, as an example on real input",
-        description="Index Python's own standard library into a SQLite file, in three stages.",
+        help="index Python's standard library: an example with real input",
+        description="Index Python's standard library into a SQLite file, in three stages.",
     )
     demo_parser.add_argument("--backend", choices=("asyncio", "trio"), default="asyncio")
     demo_parser.add_argument(
         "--db",
         type=Path,
         metavar="FILE",
-        help="where the index goes, replaced if it is there; default: a new temporary file",
+        help="write the index to FILE, replacing an earlier index; default: a new temporary file",
     )
     demo_parser.add_argument(
-        "--limit", type=_positive, metavar="N", help="take only the first N files"
+        "--limit", type=_positive, metavar="N", help="process only the first N files"
     )
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return the exit status: 0, 2 for wrong use, 130 for Ctrl-C."""
+    """
+    Run the command line.
+
+    Returns:
+        The exit status: 0 for success, 1 if the output was closed, 2 for wrong arguments and errors
+        of the file system, 130 if a signal stopped the run.
+    """
     args = _parser().parse_args(argv)
     if args.backend == "trio" and find_spec("trio") is None:
         print(
-            "antflow: --backend trio needs trio, which is not installed here. "
-            "Get it with: pip install trio",
+            "antflow: --backend trio needs trio, which is not installed. Run: pip install trio",
             file=sys.stderr,
         )
         return 2
     if args.db is not None and not _can_be_replaced(args.db):
         return 2
-    # stamina warns of each retry, and with no logging set up the bare words would land amid the
-    # progress. The report counts the retries.
+    # stamina logs a warning for each retry. Without logging handlers, Python would print these
+    # into the progress line. The report counts the retries.
     logging.getLogger("stamina").addHandler(logging.NullHandler())
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # Source code and file names have characters that not every terminal can show.
+        # Error messages and file names may contain characters that the terminal cannot encode.
         sys.stdout.reconfigure(errors="replace")
     try:
         complete = demo.main(args.backend, args.db, args.limit, sys.stdout)
     except (KeyboardInterrupt, CancelledError):
         complete = False
     except BrokenPipeError:
-        # Whoever read the output has enough. Python would complain once more when it flushes.
+        # The reader closed the pipe. Without this, the final flush would raise again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
         print(f"antflow: {error}", file=sys.stderr)
         return 2
     if not complete:
-        print("\nantflow: interrupted; what was loaded so far is in the index", file=sys.stderr)
+        print("\nantflow: interrupted; the index contains the files loaded so far", file=sys.stderr)
         return 130
     return 0
 
 
 def _can_be_replaced(path: Path) -> bool:
-    """Say whether the demo may write to *path*; if not, tell why."""
+    """Return whether the demo may write to *path*; if not, print the reason."""
     if path.is_file():
-        reason = None if _is_ours(path) else "is there and no index of this demo; it is left alone"
+        reason = None if _is_ours(path) else "exists and is not an index of this demo"
     elif path.exists():
-        reason = "is there and is no file"
+        reason = "exists and is not a file"
     elif not path.parent.is_dir():
-        reason = f"cannot be made: there is no directory {path.parent}"
+        reason = f"cannot be created: there is no directory {path.parent}"
     elif not os.access(path.parent, os.W_OK):
-        reason = f"cannot be made: the directory {path.parent} cannot be written to"
+        reason = f"cannot be created: the directory {path.parent} is not writable"
     else:
         reason = None
     if reason is not None:
@@ -102,7 +107,7 @@ def _can_be_replaced(path: Path) -> bool:
 
 
 def _is_ours(path: Path) -> bool:
-    """Say whether *path* is empty, or an index that this demo made."""
+    """Return whether *path* is empty, or an index written by this demo."""
     if path.stat().st_size == 0:
         return True
     try:
