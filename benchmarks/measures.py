@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import gc
+import os
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -176,4 +180,30 @@ def cancelling(case: Case, count: int, warm_up: int) -> Measured:
     options = anyio_options(case.backend)
     cancel.measure(body, warm_up, options)
     cpu = statistics.median(cancel.measure(body, count, options) for _ in range(3))
+    return {"cpu": cpu, "wall": None, "items": count}
+
+
+IMPORT_CODE = """\
+import time
+{after}
+began = time.process_time()
+import {imported}
+print(time.process_time() - began)
+"""
+
+
+def importing(case: Case, count: int, warm_up: int) -> Measured:
+    """Measure *count* imports, each in an interpreter of its own; the median counts."""
+    code = IMPORT_CODE.format(**case.options)
+    with tempfile.TemporaryDirectory() as directory:
+        # The warm-up compiles the modules, also where bytecode is not written by default.
+        env = {**os.environ, "PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": directory}
+
+        def run() -> float:
+            done = subprocess.run(
+                [sys.executable, "-c", code], env=env, check=True, stdout=subprocess.PIPE, text=True
+            )
+            return float(done.stdout)
+
+        cpu = statistics.median([run() for _ in range(warm_up + count)][warm_up:])
     return {"cpu": cpu, "wall": None, "items": count}

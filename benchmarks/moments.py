@@ -147,3 +147,21 @@ CANCEL = Workload(
     ),
     comparisons=(Comparison("× bare task group", beside(OURS, BARE), limits(OURS, 2, 2, 2)),),
 )
+
+DEPENDENCIES = "asyncio, anyio, attrs, stamina"
+IMPORT = Workload(
+    name="import",
+    title="Importing antflow once its dependencies are imported",
+    unit="CPU ms",
+    figure=cpu_milliseconds,
+    measure="measures:importing",
+    cases=(
+        Case(DEPENDENCIES, "", 5, options={"after": "", "imported": DEPENDENCIES}),
+        Case("antflow", "", 5, options={"after": f"import {DEPENDENCIES}", "imported": "antflow"}),
+    ),
+    comparisons=(Comparison("asked", None, {"antflow": 40}),),
+    note=(
+        "Each process takes the median of several interpreters, which find all modules compiled. "
+        f"The row of antflow does not include the import of {DEPENDENCIES}."
+    ),
+)

@@ -50,8 +50,10 @@ def measure(workload: Workload, case: Case) -> Measured:
     if python is None:
         raise CannotMeasureError("could not be installed")
     words = ["-m", f"{__package__}.child", workload.name, case.name, str(case.items)]
-    # What is on the path of this process would be found before what a peer's environment has.
-    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    env = dict(os.environ)
+    if case.peer is not None:
+        # What it names would be found before the packages of the peer's environment.
+        env.pop("PYTHONPATH", None)
     try:
         done = subprocess.run(
             [str(python), *words],

@@ -18,6 +18,7 @@ WORKLOADS: dict[str, Workload] = {
         moments.FAILURES,
         moments.GROWTH,
         moments.CANCEL,
+        moments.IMPORT,
         moments.FAIRNESS,
     )
 }
