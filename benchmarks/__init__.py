@@ -1,22 +1,22 @@
 """
-What antflow costs, beside what one would pick instead.
+What antflow costs, beside the alternatives.
 
-    nox -s bench                                  # all of it; writes docs/benchmarks.md and .svg
+    nox -s bench                                  # everything; writes docs/benchmarks.md and .svg
     nox -s bench -- no-op sleeps --rounds 9       # single workloads; prints their tables
-    nox -s bench -- --list                        # what there is
+    nox -s bench -- --list                        # the names of the workloads
     nox -s bench -- --quick                       # antflow beside asyncio.Queue, in seconds
 
-Without nox, in the root of the clone, where antflow, trio and uvloop are installed:
+Without nox, in the root of a clone, with antflow, trio and uvloop installed:
 
-    python -m benchmarks [the same words]
+    python -m benchmarks [the same arguments]
 
-Each measurement is made in a fresh process (`child`), which runs one contender once at a smaller
-size, measures it, several times if it is short, checks the results and their order, and prints one
-line of JSON. The rounds are interleaved: the first one measures each contender once, and so on, so
-that a change in the speed of the machine meets all alike. The figures are medians, the ratios are
-ratios of medians. Look at the ratios: microseconds differ from machine to machine.
+Each measurement is made in a fresh process (`child`). It runs one contender at a smaller size, then
+measures it (several times if it is short), checks the results and their order, and prints one line
+of JSON. The rounds are interleaved: each round measures every contender once, so that a change in
+the speed of the machine affects all of them. Figures are medians, and ratios are ratios of medians.
+Compare the ratios: microseconds differ from machine to machine.
 
-Libraries that one might pick instead (`peers`) get virtual environments of their own, below
-`benchmarks/.environments`, when they are first needed; one that cannot be installed is named and
+The alternatives (`peers`) are installed in virtual environments of their own, below
+`benchmarks/.environments`, when they are first needed. One that cannot be installed is named and
 left out.
 """

@@ -21,11 +21,15 @@ def parse() -> argparse.Namespace:
         prog="python -m benchmarks", description="Benchmarks of antflow."
     )
     parser.add_argument("names", nargs="*", metavar="workload", help="see --list; by default all")
-    parser.add_argument("--rounds", type=int, help="how often each contender is measured")
+    parser.add_argument("--rounds", type=int, help="how many times each contender is measured")
     parser.add_argument(
-        "--backends", default=",".join(BACKENDS), help="some of %(default)s; the bases stay"
+        "--backends",
+        default=",".join(BACKENDS),
+        help="some of %(default)s; what these are compared with is always measured",
     )
-    parser.add_argument("--full", action="store_true", help="a million items also by name")
+    parser.add_argument(
+        "--full", action="store_true", help="include a million items when workloads are named"
+    )
     parser.add_argument("--list", action="store_true", help="name the workloads")
     parser.add_argument("--quick", action="store_true", help="antflow and asyncio.Queue only")
     args = parser.parse_args()
@@ -44,7 +48,7 @@ def installed(backend: str) -> bool:
 
 
 def chosen(workload: Workload, backends: list[str], full: bool) -> list[Case]:
-    """Return the cases to be measured, and those that they are compared with."""
+    """Return the cases to measure, with the cases that they are compared with."""
     wanted = {
         case.name
         for case in workload.cases
@@ -87,7 +91,7 @@ def main() -> None:
             print(instructions.section(backends))
     if everything and set(backends) == set(BACKENDS):
         page.write(outcomes, page.memory(), instructions.section(backends))
-    # A peer may be missing; what is measured with our own packages may not.
+    # A peer may be missing. A case that needs no peer must have been measured.
     if any(out.workload.case(name).peer is None for out in outcomes for name in out.left_out):
         sys.exit(1)
 

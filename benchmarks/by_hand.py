@@ -1,4 +1,4 @@
-"""What one would write without a library for pipelines, or with anyio's streams only."""
+"""Pipelines written by hand: with plain awaits, with anyio streams, with asyncio queues."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ Run = Callable[[int], Awaitable[list[int]]]
 
 
 def buffer_for(workers: int) -> int:
-    """Return how many places there are between two stages: room for the workers of both."""
+    """Return the capacity of a queue between two stages: enough for the workers of both."""
     return max(64, 2 * workers)
 
 
 def sequential(tasks: list[Task], workers: int) -> Run:
-    """No pipeline at all: the floor."""
+    """No pipeline at all: the lower limit."""
 
     async def run(count: int) -> list[int]:
         results = []
@@ -65,7 +65,7 @@ def anyio_streams(tasks: list[Task], workers: int) -> Run:
 
 
 def anyio_nowait(tasks: list[Task], workers: int) -> Run:
-    """Streams as fast as they get: calls that need not wait go first, and only values are kept."""
+    """The fastest use of streams: the nowait calls come first, and only values are kept."""
     buffer = buffer_for(workers)
 
     async def run(count: int) -> list[int]:
@@ -120,7 +120,7 @@ def anyio_nowait(tasks: list[Task], workers: int) -> Run:
 
 
 def asyncio_queues(tasks: list[Task], workers: int, buffer: int | None = None) -> Run:
-    """Queues and a sentinel for each worker, as one writes it by hand on asyncio."""
+    """Queues, and a sentinel for each worker: the usual pattern on asyncio."""
     if buffer is None:
         buffer = buffer_for(workers)
     done: Any = object()

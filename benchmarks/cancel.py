@@ -1,9 +1,9 @@
 """
-What cancelling a run of busy workers costs, beside cancelling a bare task group of sleepers.
+What it costs to cancel a run of busy workers, beside a bare task group of sleeping tasks.
 
-All workers sleep for ever when a scope around is cancelled; the CPU time from the cancellation to
-the end of the run is compared with that of as many tasks in a task group of anyio's. Rounds are
-interleaved, and each round sets up anew, which is not measured.
+All workers sleep forever, and then a scope around the run is cancelled. The CPU time from the
+cancellation to the end of the run is compared with that of as many tasks in an anyio task group.
+Rounds are interleaved. The set-up of each round is not measured.
 
     python benchmarks/cancel.py [--workers N] [--rounds N]
 """
@@ -40,7 +40,7 @@ async def pipeline(workers: int, sleep: Callable[[], Awaitable[None]]) -> None:
 
 
 def measure(body: Body, workers: int, backend: dict[str, Any]) -> float:
-    """Return the CPU seconds from the cancellation of *workers* sleepers to the end of *body*."""
+    """Return the CPU seconds from the cancellation of *workers* tasks to the end of *body*."""
 
     async def main() -> float:
         asleep = 0
@@ -74,7 +74,7 @@ def measure(body: Body, workers: int, backend: dict[str, Any]) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="What cancelling busy workers costs.")
+    parser = argparse.ArgumentParser(description="What it costs to cancel busy workers.")
     parser.add_argument("--workers", type=int, default=1_000)
     parser.add_argument("--rounds", type=int, default=15)
     arguments = parser.parse_args()
@@ -90,7 +90,7 @@ def main() -> None:
                 spent = measure(body, arguments.workers, backend)
                 times.setdefault((name, body.__name__), []).append(spent)
     print(f"{arguments.workers:,} busy workers are cancelled: CPU ms, medians\n")
-    print("| backend | bare task group | antflow | ratio | asked |")
+    print("| backend | bare task group | antflow | ratio | bound |")
     print("|---|---|---|---|---|")
     for name in backends:
         bare, ours = (statistics.median(times[name, body]) for body in ("task_group", "pipeline"))

@@ -1,4 +1,4 @@
-"""The words in which workloads are defined: cases, comparisons, bounds."""
+"""What workloads are made of: cases, comparisons, bounds."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-Measured = dict[str, Any]  # what the process of one measurement has printed
+Measured = dict[str, Any]  # what the process of one measurement prints
 
 
 @dataclass(frozen=True)
@@ -15,13 +15,13 @@ class Case:
     One contender at one size.
 
     Args:
-        name: As the tables show it.
+        name: The name in the tables.
         code: ``"module:function"`` in this package; the function prepares a run.
-        items: How many items go through the stages.
+        items: The number of items.
         backend: ``"asyncio"``, ``"uvloop"`` or ``"trio"``.
-        tasks: What the stages do: a name in `tasks`.
-        stages: How many stages there are.
-        workers: How many workers each stage has.
+        tasks: What the task functions do: a name in `tasks`.
+        stages: The number of stages.
+        workers: The number of workers of each stage.
         options: Further keyword arguments of the function.
         peer: The name of the peer in whose environment the case runs.
     """
@@ -40,14 +40,14 @@ class Case:
 @dataclass(frozen=True)
 class Comparison:
     """
-    A column of ratios, with what is asked of them.
+    A column of ratios, with their bounds.
 
     Args:
         title: The head of the column.
-        base: The case that all others are compared with, or that of each case by its name. None
-            judges the figures themselves.
-        limits: By name of the case, the most that is allowed.
-        at_least: The limits are the least that is asked instead.
+        base: The case that all others are compared with, or that of each case by its name. With
+            None, the bounds apply to the figures themselves.
+        limits: By name of the case, the highest value that is allowed.
+        at_least: Whether the limits are the lowest values that are allowed.
     """
 
     title: str
@@ -60,14 +60,14 @@ class Comparison:
         return self.base.get(name) if isinstance(self.base, Mapping) else self.base
 
     def value(self, name: str, figures: Mapping[str, float]) -> float | None:
-        """Return what is shown for a case; None if there is nothing to compare it with."""
+        """Return the value in the column; None if there is nothing to compare it with."""
         if self.base is None:
             return figures[name]
         base = self.base_of(name)
         return figures[name] / figures[base] if base in figures else None
 
     def fits(self, name: str, figures: Mapping[str, float]) -> bool | None:
-        """Return whether a case is within its limit; None if none is set, or none can be judged."""
+        """Return whether a case is within its limit; None without a limit or a value."""
         value = self.value(name, figures)
         if name not in self.limits or value is None:
             return None
@@ -81,17 +81,17 @@ class Workload:
     Cases that are measured in interleaved rounds and shown in one table.
 
     Args:
-        name: What it is called on the command line.
-        title: One line on what is done.
-        unit: What the figures are.
-        figure: Makes a figure out of a measurement.
+        name: The name on the command line.
+        title: One line that describes it.
+        unit: The unit of the figures.
+        figure: Computes the figure of a measurement.
         cases: The contenders.
-        comparisons: What is compared with what.
-        measure: ``"module:function"``, which measures in the fresh process.
-        rounds: How many rounds there are by default. On a machine that is now fast and now slow,
-            the median of as many still differs by a tenth or more from one time to the next.
-        note: What one must know to read the table.
-        further: By head of the column, further figures of a measurement that are shown.
+        comparisons: The columns of ratios.
+        measure: ``"module:function"``; the function measures in the fresh process.
+        rounds: The default number of rounds. On a shared machine, whose speed changes, the median
+            of 15 rounds still varies by a tenth or more.
+        note: A note below the table.
+        further: More columns: by heading, the key of a figure in the measurement.
     """
 
     name: str

@@ -1,9 +1,9 @@
 """
-One measurement, in a process of its own: see `rounds`, which starts it.
+One measurement, in a process of its own; `rounds` starts it.
 
     python -m benchmarks.child WORKLOAD CASE ITEMS [--warm-up N] [--steady]
 
-Prints one line of JSON, and fails if the results are not right, or not in order.
+Prints one line of JSON. Fails if the results are wrong or out of order.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def main() -> None:
     parser.add_argument("items", type=int)
     parser.add_argument("--warm-up", type=int)
     parser.add_argument(
-        "--steady", action="store_true", help="one run, with the same steps each time"
+        "--steady", action="store_true", help="a single run, with the same steps every time"
     )
     args = parser.parse_args()
     workload = WORKLOADS[args.workload]
@@ -33,12 +33,12 @@ def main() -> None:
     if case.peer is not None:
         package, _, pinned = PINNED[case.peer][0].partition("==")
         if version(package) != pinned:
-            raise SystemExit(f"{package} {version(package)} is there, and {pinned} was asked for")
+            raise SystemExit(f"{package} {version(package)} is installed, but {pinned} is pinned")
     measure = resolve(workload.measure)
     if args.steady and measure is whole_runs:
         measure = one_run
     if args.steady and case.backend == "trio":
-        # trio draws lots for which task goes first; hypothesis seeds the same private generator.
+        # trio randomizes the order of tasks; hypothesis seeds the same private generator.
         import_module("trio._core._run")._r.seed(0)
     warm_up = args.warm_up or min(args.items, max(100, args.items // 10))
     print(json.dumps(measure(case, args.items, warm_up)))

@@ -1,4 +1,4 @@
-"""Virtual environments of the peers, made when they are first needed."""
+"""Virtual environments of the peers, created when they are first needed."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ HOME = Path(__file__).parent / ".environments"
 @functools.cache
 def python_of(peer: str) -> Path | None:
     """
-    Return the interpreter of a peer's environment, which is made if it is not there.
+    Return the interpreter of a peer's environment, and create the environment if necessary.
 
     Returns:
-        None if it cannot be made, which is told on stderr.
+        None if it cannot be created; the reason is printed to stderr.
     """
     release = f"{sys.version_info.major}.{sys.version_info.minor}"
     words = " ".join(PINNED[peer])
-    # Its name has all that it depends on, so that it is made anew when a pin changes.
+    # The name contains all that the environment depends on: a changed pin makes a new one.
     home = HOME / f"{words.replace('==', '-').replace(' ', '_')}_python-{release}"
     python = home / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
     complete = home / "complete"

@@ -3,14 +3,15 @@ Instructions per item and stage of the no-op workload, counted under valgrind.
 
     python -m benchmarks.instructions [--items N] [--rounds N]
 
-What N items take is subtracted from what 2 N take, so that start-up and warm-up fall out. Hashes
-have a fixed seed, and so have the lots that trio draws. Needs valgrind; without it there is one
-line that says so. All takes a minute.
+The count for N items is subtracted from the count for 2 N, which removes start-up and warm-up.
+Hashes and the random order of trio's tasks have fixed seeds. valgrind is required; without it, one
+line says so. All of it takes a minute.
 
-How steady it is: the same code with the same N gives the same figure, to 1 in 25,000. Another N
-moves it, as collections of garbage then fall elsewhere: between 5,000 and 8,000 items by 0.1 % with
-asyncio.Queue, 1.5 % with antflow on asyncio, 6 % on trio, and by more below. A change elsewhere in
-the process may do the same. So on asyncio a difference of less than 2 % says nothing.
+Precision: the same code with the same N gives the same figure, to 1 in 25,000. Another N changes
+it, because garbage collections then happen elsewhere: between 5,000 and 8,000 items by 0.1 % with
+asyncio.Queue, 1.5 % with antflow on asyncio, 6 % on trio, and by more below 5,000. A change
+elsewhere in the process may have the same effect. So on asyncio a difference of less than 2 % means
+nothing.
 """
 
 from __future__ import annotations
@@ -30,14 +31,14 @@ from .throughput import BACKENDS, NO_OP, QUEUE
 
 TITLE = "Instructions of the no-op workload under valgrind"
 COUNTED = (QUEUE.name, "antflow, asyncio", "antflow, trio")
-# cachegrind that simulates no cache counts as callgrind does, in three quarters of the time.
+# cachegrind without its cache simulation counts like callgrind, in three quarters of the time.
 TOOL = ("--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null")
 WARM_UP = 200
 ITEMS = 5_000
 
 
 def count(case: Case, items: int) -> int:
-    """Return how many instructions a process executes that measures *case* once."""
+    """Return how many instructions a process executes to measure *case* once."""
     command = [sys.executable, "-m", f"{__package__}.child", NO_OP.name, case.name]
     done = subprocess.run(
         ["valgrind", *TOOL, *command, str(items), "--warm-up", str(WARM_UP), "--steady"],
@@ -49,7 +50,7 @@ def count(case: Case, items: int) -> int:
     )
     found = re.search(r"I +refs: +([\d,]+)", done.stderr)
     if found is None:
-        raise SystemExit(f"valgrind counted nothing:\n{done.stderr}")
+        raise SystemExit(f"valgrind printed no count:\n{done.stderr}")
     return int(found[1].replace(",", ""))
 
 
@@ -72,8 +73,8 @@ def counted(backends: list[str], items: int, rounds: int) -> dict[str, list[floa
 
 
 def section(backends: list[str], items: int = ITEMS, rounds: int = 1) -> str:
-    """Return the heading and the table, or the line that says why there is none."""
-    head = f"## instructions\n\n{TITLE}: what {2 * items:,} items take beyond {items:,}.\n\n"
+    """Return the heading and the table, or the line that says why there is no table."""
+    head = f"## instructions\n\n{TITLE}: {2 * items:,} items minus {items:,} items.\n\n"
     if shutil.which("valgrind") is None:
         return f"{head}Skipped: valgrind is not installed.\n"
     figures = counted(backends, items, rounds)

@@ -1,9 +1,13 @@
-"""What is measured in the fresh process; imports what the contender needs, and no more."""
+"""The measurements in the fresh process, which imports only what the contender needs."""
 
 from __future__ import annotations
 
 import gc
+import os
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,14 +27,14 @@ def resolve(code: str) -> Callable[..., Any]:
 
 
 def anyio_options(backend: str) -> dict[str, Any]:
-    """Return what `anyio.run` is told to run on *backend*."""
+    """Return the arguments with which `anyio.run` runs on *backend*."""
     if backend == "uvloop":
         return {"backend": "asyncio", "backend_options": {"use_uvloop": True}}
     return {"backend": backend}
 
 
 def start_loop(case: Case, main: Callable[..., Any], *arguments: Any) -> Any:
-    import anyio  # which the peers' environments do not have
+    import anyio  # not installed in the environments of the peers
 
     return anyio.run(main, *arguments, **anyio_options(case.backend))
 
@@ -42,11 +46,11 @@ def prepare(case: Case, count: int) -> Callable[[int], Any]:
 
 def check(case: Case, count: int, results: list[int]) -> None:
     if results != expected(case, count):
-        raise SystemExit(f"{case.name} lost, doubled or changed items, or their order")
+        raise SystemExit(f"{case.name} lost, doubled, changed or reordered items")
 
 
 def prepared(case: Case, count: int) -> Callable[[int], list[int]]:
-    """Build the contender as a plain function that starts a loop, if it needs one."""
+    """Build the contender as a plain function, which starts an event loop if it needs one."""
     run = prepare(case, count)
     return run if case.peer is not None else partial(start_loop, case, run)
 
@@ -62,17 +66,17 @@ def timed_run(case: Case, count: int) -> Measured:
 
 
 def one_run(case: Case, count: int, warm_up: int) -> Measured:
-    """Measure a run from the start of the loop to its end."""
+    """Measure one run from the start of the loop to its end."""
     check(case, warm_up, prepared(case, warm_up)(warm_up))
     return timed_run(case, count)
 
 
 def whole_runs(case: Case, count: int, warm_up: int) -> Measured:
     """
-    Measure runs, one after the other, until they have taken `ENOUGH`; the mean counts.
+    Measure runs, one after the other, for at least `ENOUGH` seconds, and return the mean.
 
-    A machine that is shared is now fast and now slow. A mean has some of both, where a median is a
-    figure of the one or the other: so the means of processes differ less.
+    The speed of a shared machine alternates. A mean contains fast and slow phases, while a median
+    is a figure of one or the other: so the means of several processes differ less.
     """
     runs = [one_run(case, count, warm_up)]
     while sum(run["wall"] for run in runs) < ENOUGH:
@@ -82,7 +86,7 @@ def whole_runs(case: Case, count: int, warm_up: int) -> Measured:
 
 
 def one_item(case: Case, count: int, warm_up: int) -> Measured:
-    """Measure *count* runs of one item each, one after the other in one loop; the median counts."""
+    """Return the median of *count* runs of one item each, one after the other in one loop."""
     run = prepare(case, 1)
 
     async def main() -> list[tuple[float, float]]:
@@ -100,7 +104,7 @@ def one_item(case: Case, count: int, warm_up: int) -> Measured:
 
 
 def rest(case: Case, count: int, warm_up: int) -> Measured:
-    """Measure one run inside a loop, after others whose tasks do not rest."""
+    """Measure one run inside a loop, after others whose tasks do not sleep."""
 
     async def main() -> Measured:
         short = replace(case, tasks="no_op")
@@ -117,8 +121,8 @@ def rest(case: Case, count: int, warm_up: int) -> Measured:
     return start_loop(case, main)
 
 
-def hold_ups(case: Case, count: int, warm_up: int) -> Measured:
-    """Measure how long another task waits between two turns, and the most tasks begun meanwhile."""
+def delays(case: Case, count: int, warm_up: int) -> Measured:
+    """Measure how long another loop task waits, and how many tasks at most run meanwhile."""
     yield_once = yielding(case.backend)
     begun = 0
 
@@ -133,9 +137,9 @@ def hold_ups(case: Case, count: int, warm_up: int) -> Measured:
 
         async def watch() -> None:
             nonlocal most
-            # CPU time: what else runs on the machine holds up nobody.
+            # CPU time, so that other processes on the machine do not count as a delay.
             last, last_begun = time.thread_time(), begun
-            # After the last task comes the list of results, which is no hold-up by tasks.
+            # After the last task the list of results is built, which is no delay by tasks.
             while begun < total:
                 await yield_once(0)
                 now = time.thread_time()
@@ -158,12 +162,12 @@ def hold_ups(case: Case, count: int, warm_up: int) -> Measured:
             results = await run(count)
             cpu, wall = time.process_time() - began_cpu, time.perf_counter() - began
         check(case, count, results)
-        held_up = {"longest": max(times) * 1e3, "usual": statistics.median(times) * 1e3}
-        return {"cpu": cpu, "wall": wall, "items": count, "tasks": most, **held_up}
+        found = {"longest": max(times) * 1e3, "usual": statistics.median(times) * 1e3}
+        return {"cpu": cpu, "wall": wall, "items": count, "tasks": most, **found}
 
     start_loop(case, main, warm_up)
     gc.collect()
-    # A collection of garbage holds up everything; it would hide what is to be seen.
+    # A garbage collection delays everything, and would hide the delays by tasks.
     gc.disable()
     return start_loop(case, main, count)
 
@@ -176,4 +180,30 @@ def cancelling(case: Case, count: int, warm_up: int) -> Measured:
     options = anyio_options(case.backend)
     cancel.measure(body, warm_up, options)
     cpu = statistics.median(cancel.measure(body, count, options) for _ in range(3))
+    return {"cpu": cpu, "wall": None, "items": count}
+
+
+IMPORT_CODE = """\
+import time
+{after}
+began = time.process_time()
+import {imported}
+print(time.process_time() - began)
+"""
+
+
+def importing(case: Case, count: int, warm_up: int) -> Measured:
+    """Return the median of *count* imports, each in an interpreter of its own."""
+    code = IMPORT_CODE.format(**case.options)
+    with tempfile.TemporaryDirectory() as directory:
+        # The warm-up compiles the modules, also where bytecode is not written by default.
+        env = {**os.environ, "PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": directory}
+
+        def run() -> float:
+            done = subprocess.run(
+                [sys.executable, "-c", code], env=env, check=True, stdout=subprocess.PIPE, text=True
+            )
+            return float(done.stdout)
+
+        cpu = statistics.median([run() for _ in range(warm_up + count)][warm_up:])
     return {"cpu": cpu, "wall": None, "items": count}

@@ -1,13 +1,14 @@
 """
-What antflow keeps in memory: nothing for what was streamed, and little beside the results of run().
+What antflow keeps in memory: nothing of a stream, and little beside the results of run().
 
-Three stages of eight workers whose tasks do nothing. Each figure is the most memory that was
-resident in an interpreter of its own, minus what the same takes with ten thousand items: so what
-is left grew with the number of items. Exits with 1 if that is more than is promised.
+Three no-op stages of eight workers. Each figure is the peak of the resident memory of an
+interpreter of its own, minus the peak with ten thousand items: the part that grows with the number
+of items. The exit code is 1 if a figure is above its bound.
 
     python benchmarks/memory.py [--items N]
 
-A million items take a minute or two; a hundred thousand tell nearly the same. Not on Windows.
+A million items take a minute or two; a hundred thousand give nearly the same figures. It does not
+run on Windows.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def pipeline() -> Pipeline:
 
 
 async def stream(count: int, ordered: bool = False) -> int:
-    """Take lazily generated items through the stages, and drop the results."""
+    """Stream generated items, and drop the results."""
     source = (number for number in range(count))
     given = 0
     async with pipeline().stream(source, ordered=ordered) as results:
@@ -62,7 +63,7 @@ async def run(count: int) -> int:
 
 
 async def bare_results(count: int) -> int:
-    """No pipeline at all: what the results of `run` take by themselves."""
+    """No pipeline at all: the memory of the results of `run` alone."""
     return len([PipelineResult(number, number, number) for number in range(count)])
 
 
@@ -75,7 +76,7 @@ CONTENDERS: dict[str, Callable[[int], Awaitable[int]]] = {
 
 
 def print_peak(name: str, backend: str, count: int) -> None:
-    """Do the work in this process, and print how many bytes were resident at most."""
+    """Run *name* in this process, and print the peak of its resident memory in bytes."""
     if anyio.run(CONTENDERS[name], count, backend=backend) != count:
         raise SystemExit(f"{name} lost or doubled items")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -83,11 +84,11 @@ def print_peak(name: str, backend: str, count: int) -> None:
 
 
 def growth(name: str, backend: str, count: int) -> int:
-    """Return how many bytes more *count* items take at their peak than a few."""
+    """Return the peak with *count* items minus the peak with `FEW`, in bytes."""
 
     def peak(count: int) -> int:
-        # On Linux a new process inherits the peak of the one that starts it: this one has done
-        # nothing but import the same modules.
+        # On Linux a new process inherits the peak of its parent, so this process only imports the
+        # same modules.
         command = [sys.executable, __file__, "--peak", name, backend, "--items", str(count)]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
         return int(done.stdout)

@@ -1,4 +1,4 @@
-"""Workloads of single moments and of growth: what is measured, and what is asked of it."""
+"""Workloads of single operations, and of growth with size; with their bounds."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from .cases import Case, Comparison, Measured, Workload, cpu_per_item_stage
 from .throughput import BACKENDS, CPU, QUEUE, beside, limits, on_each
 
-MANY = 1_000_000  # as many items are measured only if all is
+MANY = 1_000_000  # measured only when everything is, or with --full
 LINEAR = 1.5
 
 
@@ -19,7 +19,7 @@ def share_of_core(case: Case, measured: Measured) -> float:
     return measured["cpu"] / measured["wall"] * 100
 
 
-def hold_up(case: Case, measured: Measured) -> float:
+def longest_delay(case: Case, measured: Measured) -> float:
     return measured["longest"]
 
 
@@ -29,21 +29,21 @@ def cpu_milliseconds(case: Case, measured: Measured) -> float:
 
 ONE_ITEM = Workload(
     name="one-item",
-    title="A run of one item through 3 stages × 1,000 workers",
-    unit="ms from start to end",
+    title="A run of one item, three stages × 1,000 workers",
+    unit="ms",
     figure=milliseconds,
     measure="measures:one_item",
     cases=(
         Case(QUEUE.name, QUEUE.code, 5, workers=1_000),
         *on_each("antflow", items=50, workers=1_000),
     ),
-    comparisons=(Comparison("asked", None, limits("antflow", 1, 1, 1)),),
-    note="The median of several runs in one loop, one after the other.",
+    comparisons=(Comparison("bound", None, limits("antflow", 1, 1, 1)),),
+    note="Each process takes the median of several runs in one loop, one after the other.",
 )
 
 IDLE = Workload(
     name="idle",
-    title="A run of one item that takes 3 s, 3 stages × 1,000 workers",
+    title="A run of one item that takes 3 s, three stages × 1,000 workers",
     unit="% of a core",
     figure=share_of_core,
     measure="measures:rest",
@@ -52,14 +52,14 @@ IDLE = Workload(
         Case(QUEUE.name, QUEUE.code, 1, tasks="rest", workers=1_000),
         *on_each("antflow", items=1, tasks="rest", workers=1_000),
     ),
-    comparisons=(Comparison("asked", None, limits("antflow", 0.5, 0.5, 0.5)),),
-    note="The CPU time of the whole run is counted, its start and end too.",
+    comparisons=(Comparison("bound", None, limits("antflow", 0.5, 0.5, 0.5)),),
+    note="The CPU time includes the start and the end of the run.",
 )
 
 NONE, SOME = "none fails", "every 10th fails"
 FAILURES = Workload(
     name="failures",
-    title="Three stages × 8 workers; every 10th item fails for good in the last one, without retry",
+    title="Three stages × 8 workers; every 10th item fails in the last one, without retry",
     unit=CPU,
     figure=cpu_per_item_stage,
     cases=(
@@ -109,28 +109,28 @@ GROWTH = Workload(
     cases=tuple(growth_cases()),
     comparisons=(Comparison("× smallest", growth_bases(), dict.fromkeys(growth_bases(), LINEAR)),),
     note=(
-        f"Linear and flat mean: the cost per item-stage is at most {LINEAR:g} × that of 1,000 "
-        "items, or of 8 workers; what starting costs is not subtracted."
+        f"The cost per item-stage must be at most {LINEAR:g} × that of 1,000 items, or of 8 "
+        "workers. The cost of starting is not subtracted."
     ),
 )
 
-IDLY, BUSY = "tasks of no time", "tasks of 300 µs"
+INSTANT, BUSY = "no-op tasks", "tasks of 300 µs"
 SPINNING: dict[str, Any] = {"items": 1_000, "tasks": "busy"}
 FAIRNESS = Workload(
     name="fairness",
-    title="Three stages × 8 workers whose tasks never await, seen by another task",
-    unit="longest hold-up, CPU ms",
-    figure=hold_up,
-    measure="measures:hold_ups",
+    title="Three stages × 8 workers whose tasks never await: the delay of another loop task",
+    unit="longest delay, CPU ms",
+    figure=longest_delay,
+    measure="measures:delays",
     rounds=3,
     cases=(
-        Case(f"asyncio.Queue, {IDLY}", QUEUE.code, 50_000),
-        *on_each(f"antflow, {IDLY}"),
+        Case(f"asyncio.Queue, {INSTANT}", QUEUE.code, 50_000),
+        *on_each(f"antflow, {INSTANT}"),
         Case(f"asyncio.Queue, {BUSY}", QUEUE.code, **SPINNING),
         *on_each(f"antflow, {BUSY}", **SPINNING),
     ),
-    note="Without collections of garbage, which hold up everything.",
-    further={"median hold-up": "usual", "most tasks in one": "tasks"},
+    note="The garbage collector is off, because a collection delays everything.",
+    further={"median delay": "usual", "most tasks in one delay": "tasks"},
 )
 
 BARE, OURS = "bare task group", "antflow"
@@ -146,4 +146,22 @@ CANCEL = Workload(
         for name, body in ((BARE, "task_group"), (OURS, "pipeline"))
     ),
     comparisons=(Comparison("× bare task group", beside(OURS, BARE), limits(OURS, 2, 2, 2)),),
+)
+
+DEPENDENCIES = "asyncio, anyio, attrs, stamina"
+IMPORT = Workload(
+    name="import",
+    title="Importing antflow once its dependencies are imported",
+    unit="CPU ms",
+    figure=cpu_milliseconds,
+    measure="measures:importing",
+    cases=(
+        Case(DEPENDENCIES, "", 5, options={"after": "", "imported": DEPENDENCIES}),
+        Case("antflow", "", 5, options={"after": f"import {DEPENDENCIES}", "imported": "antflow"}),
+    ),
+    comparisons=(Comparison("bound", None, {"antflow": 40}),),
+    note=(
+        "Each process takes the median of several interpreters, which find all modules compiled. "
+        f"The row of antflow does not include the import of {DEPENDENCIES}."
+    ),
 )

@@ -1,4 +1,4 @@
-"""antflow itself, in the ways in which it is measured."""
+"""antflow itself, as it is measured."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def pipeline(tasks: list[Task], workers: int, tracked: bool = False, **options: 
 
 
 def run(tasks: list[Task], workers: int, **options: Any) -> Run:
-    """`Pipeline.run`; the values of failed items come after the others."""
+    """Use `Pipeline.run`; the values of failed items follow the others."""
     built = pipeline(tasks, workers, **options)
 
     async def run(count: int) -> list[int]:
@@ -32,7 +32,7 @@ def run(tasks: list[Task], workers: int, **options: Any) -> Run:
 
 
 def stream(tasks: list[Task], workers: int, ordered: bool = False) -> Run:
-    """`Pipeline.stream`."""
+    """Use `Pipeline.stream`."""
     built = pipeline(tasks, workers)
 
     async def run(count: int) -> list[int]:

@@ -24,13 +24,14 @@ PLOT = PAGE.with_suffix(".svg")
 PACKAGES = ("antflow", "anyio", "attrs", "stamina", "trio", "uvloop")
 MEMORY_TITLE = "Memory that grows with the number of items"
 MEMORY_ITEMS = 100_000
-TOO_MUCH = "too much"  # what `memory` says at the end of a line, in place of ok
+TOO_MUCH = "too much"  # the end of a line of `memory`, if it is not "ok"
 
 HEAD = """\
 # Benchmarks
 
-Written by `nox -s bench` on {day}, which measures the same on your machine in half an hour.
-`nox -s bench -- no-op` measures one workload and prints its table, `-- --list` names them.
+Written by `nox -s bench` on {day}. The same command measures on your machine, in half an hour.
+`nox -s bench -- no-op` measures one workload and prints its table; `nox -s bench -- --list` lists
+the workloads.
 
 - Machine: {machine}
 - Python {python}: {packages}
@@ -39,16 +40,17 @@ Written by `nox -s bench` on {day}, which measures the same on your machine in h
 
 HOW = """## How it was measured
 
-Each measurement was made in a fresh process, after a warm-up at a smaller size, and its results
-were checked, with their order; whole runs were repeated there until they had taken {enough} s, and
-their mean counts. The rounds were interleaved: the first one measured each contender once, and
-so on. Figures are medians, ratios are ratios of medians; `range` has the least and the most of what
-the processes gave. Where it is wide, the machine was now fast and now slow, and a ratio within a
-tenth of its bound says little.
-The base of most ratios is the pipeline that one would write by hand on asyncio: queues of 64 places
-(of two for each worker, if these are more), tasks that read from one and write to the next, a
-sentinel for each of them. antflow is used as it comes: its queues hold 128 items by default, or two
-for each worker, if these are more. An item-stage is one item at one stage.
+Each measurement is made in a fresh process, after a warm-up at a smaller size. The results and
+their order are checked. Short runs are repeated for {enough} s, and the process reports their mean.
+The rounds are interleaved: each round measures every contender once. Figures are medians over the
+rounds, and ratios are ratios of medians. `range` gives the lowest and the highest figure of a
+single process. A wide range means that the speed of the machine changed; a ratio within a tenth of
+its bound then says little.
+
+Most ratios compare with a pipeline written by hand on asyncio: queues of 64 places, or two per
+worker if that is more; tasks that read from one queue and write to the next; and a sentinel for
+each task. antflow is used with its defaults: its queues hold 128 items, or two per worker if that
+is more. An item-stage is one item at one stage.
 """
 
 
@@ -56,7 +58,7 @@ def memory() -> str:
     """Run `memory` and return its section."""
     head = f"## memory\n\n{MEMORY_TITLE}.\n\n"
     if find_spec("resource") is None:
-        return f"{head}Skipped: it cannot be measured on this system.\n"
+        return f"{head}Skipped: this system has no `resource` module.\n"
     script = str(Path(__file__).parent / "memory.py")
     ran = subprocess.run(
         [sys.executable, script, "--items", str(MEMORY_ITEMS)], stdout=subprocess.PIPE, text=True
@@ -67,7 +69,7 @@ def memory() -> str:
 
 
 def machine() -> str:
-    """Return the model of the processor and how many cores there are."""
+    """Return the model of the processor, the number of cores and the system."""
     model = platform.processor() or platform.machine()
     about = Path("/proc/cpuinfo")
     if about.exists() and (found := re.search(r"model name\s*: (.*)", about.read_text("utf-8"))):
@@ -87,19 +89,19 @@ def head() -> str:
 
 
 def short_first(outcomes: list[Outcome], memory: str) -> str:
-    """Return what fell short of what is asked, or that nothing did."""
+    """Return the section that lists the bounds that were missed."""
     of_memory = [line for line in memory.splitlines() if line.endswith((" ok", TOO_MUCH))]
     judged = sum(map(tables.bounds_judged, outcomes)) + len(of_memory)
     lines = [line for outcome in outcomes for line in tables.shortfalls(outcome)]
     lines += [f"memory: {' '.join(line.split())}" for line in of_memory if TOO_MUCH in line]
     if not lines:
-        return f"## What fell short\n\nNothing: all {judged} bounds were reached.\n"
-    told = "\n".join(f"- {line}" for line in lines)
-    return f"## What fell short\n\n{len(lines)} of {judged} bounds:\n\n{told}\n"
+        return f"## Missed bounds\n\nNone: all {judged} bounds were met.\n"
+    listed = "\n".join(f"- {line}" for line in lines)
+    return f"## Missed bounds\n\n{len(lines)} of {judged} bounds were missed:\n\n{listed}\n"
 
 
 def picture(outcomes: list[Outcome]) -> str:
-    """Draw the no-op workload with the peers, the cheapest first."""
+    """Plot the no-op workload with the peers, the cheapest first."""
     by_name = {outcome.workload.name: outcome for outcome in outcomes}
     figures = by_name[NO_OP.name].figures()
     ours = [name for name in figures if name.startswith("antflow")]
@@ -110,7 +112,7 @@ def picture(outcomes: list[Outcome]) -> str:
 
 
 def write(outcomes: list[Outcome], memory: str, instructions: str) -> None:
-    """Write the page: what fell short first, fairness and instructions last."""
+    """Write the page: missed bounds first, fairness and instructions last."""
     last = [outcome for outcome in outcomes if outcome.workload is FAIRNESS]
     parts = [
         head(),

@@ -1,20 +1,21 @@
 """
-Libraries that one might pick instead, each in the fastest way that its documentation shows.
+Alternative libraries, each used in the fastest way that its documentation shows.
 
-All do the same: three async no-op stages, eight at a time, results in a list in input order. They
-run on asyncio's own loop. What each is worth depends on how it is used, so where the documentation
-has a plain way and a faster one, both are measured:
+All do the same: three async no-op stages, eight items at a time, results in a list in input order.
+They run on asyncio's own event loop. Where the documentation has a plain way and a faster one, both
+are measured:
 
 - streamable: `stream(...).map(f, concurrency=8)`, iterated over with `async for`. It keeps the
   order. `as_completed=True`, `buffer()` and iterating without a loop are slower.
 - pypeln: `pl.task.map(f, stage, workers=8)` and `pl.task.ordered` at the end, iterated over with
-  `async for`. Its queues have no bounds by default; with bounds, or when we sort, it is slower.
+  `async for`. Its queues are unbounded by default; with bounds, or sorted by us, it is slower.
 - aiostream: `pipe.map(f, task_limit=8)`, which keeps the order, into `pipe.list()`.
-- SPDL: `pipe(f, concurrency=8)` from an async source, which spares it a hand-over between threads
-  for each item, and a sink of 64; sorted afterwards. It has its loop in a thread. The faster way
-  switches its statistics off: plain queues, no hooks.
+- SPDL: `pipe(f, concurrency=8)` from an async source, which avoids passing each item between
+  threads, and a sink of 64; sorted afterwards. Its event loop runs in a thread. The faster way
+  disables its statistics: plain queues, no hooks.
 - antflow 0.10.0: `Stage(workers=8, tasks=[f])` and `run()`. Its retries per task are on by default,
-  as ours are, and wrap each call; the faster way is `retry="per_stage"`, which does not.
+  like those of this antflow, and wrap each call. The faster way is `retry="per_stage"`, which does
+  not wrap them.
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ from typing import Any
 
 from .tasks import Task
 
-# Nothing else says which versions are compared. The first of each is the peer itself.
+# The only place for the versions. The first of each is the peer itself.
 PINNED: dict[str, tuple[str, ...]] = {
     "streamable": ("streamable==2.0.0",),
-    # It imports pkg_resources, which newer setuptools do not have.
+    # It imports pkg_resources, which newer versions of setuptools do not have.
     "pypeln": ("pypeln==0.4.9", "setuptools==80.9.0"),
     "aiostream": ("aiostream==0.8.1",),
-    # The part of the package `spdl` that has the pipelines; the rest loads media files.
+    # The part of `spdl` that has the pipelines; the other parts load media files.
     "SPDL": ("spdl-core==0.8.0",),
     "antflow 0.10.0": ("antflow==0.10.0",),
 }

@@ -10,7 +10,7 @@ from .tables import shown
 
 WIDTH, ROW, LEFT, RIGHT, TOP, BOTTOM = 800, 24, 290, 50, 52, 44
 
-# It brings its own ground, so that it can be read where the page is dark and the system is not.
+# The plot has its own background: the page may be dark where the system is not.
 STYLE = """\
 .ground { fill: #ffffff } text { fill: #24292f; font: 13px sans-serif }
 .line { stroke: #d0d7de } .bar { fill: #8c959f } .ours { fill: #0969da }
@@ -61,7 +61,7 @@ def bars(title: str, unit: str, figures: dict[str, float], ours: Iterable[str]) 
     middle = (LEFT + WIDTH - RIGHT) / 2
     parts += [
         f'<text class="small" x="{middle}" y="{bottom + 34}" text-anchor="middle">'
-        f"{escape(unit)}, logarithmic scale: less is better</text>",
+        f"{escape(unit)}, logarithmic scale: lower is better</text>",
         "</svg>",
     ]
     return "\n".join(parts) + "\n"

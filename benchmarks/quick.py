@@ -1,10 +1,10 @@
 """
-antflow on asyncio beside asyncio.Queue, in one process and in seconds.
+antflow on asyncio beside asyncio.Queue, in one process, in seconds.
 
     python -m benchmarks --quick [--rounds N]
 
-For a look between two changes of the engine: the rounds are interleaved in the process, so that the
-ratio is steady, but each contender runs in what the other left behind.
+For a quick comparison during a change of the engine. The rounds are interleaved in one process, so
+the ratio is stable, but the contenders share the state of that process.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def main(rounds: int | None) -> None:
             if number:  # the first round warms up
                 values.append(value)
     base = statistics.median(figures[QUEUE.name])
-    print(f"{'CPU µs per item-stage':40} {'median':>8} {'least':>8} {'ratio':>8}")
+    print(f"{'CPU µs per item-stage':40} {'median':>8} {'lowest':>8} {'ratio':>8}")
     for name, values in figures.items():
         middle = statistics.median(values)
         print(f"{name:40} {middle:8.2f} {min(values):8.2f} {middle / base:6.2f} ×")

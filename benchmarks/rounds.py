@@ -14,12 +14,12 @@ from .cases import Case, Measured, Workload
 from .environments import python_of
 
 ROOT = Path(__file__).parent.parent
-TIMEOUT = 600  # seconds that one measurement may take
+TIMEOUT = 600  # seconds for one measurement
 
 
 @dataclass
 class Outcome:
-    """What was measured of a workload, by name of the case, and what could not be measured."""
+    """The measurements of a workload by name of the case, and the cases that were left out."""
 
     workload: Workload
     rounds: int
@@ -41,7 +41,7 @@ class Outcome:
 
 
 class CannotMeasureError(Exception):
-    """A case that gave no figure; the message says why."""
+    """A case gave no figure; the message says why."""
 
 
 def measure(workload: Workload, case: Case) -> Measured:
@@ -50,8 +50,10 @@ def measure(workload: Workload, case: Case) -> Measured:
     if python is None:
         raise CannotMeasureError("could not be installed")
     words = ["-m", f"{__package__}.child", workload.name, case.name, str(case.items)]
-    # What is on the path of this process would be found before what a peer's environment has.
-    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    env = dict(os.environ)
+    if case.peer is not None:
+        # What it names would be found before the packages of the peer's environment.
+        env.pop("PYTHONPATH", None)
     try:
         done = subprocess.run(
             [str(python), *words],
@@ -66,12 +68,12 @@ def measure(workload: Workload, case: Case) -> Measured:
     if done.returncode:
         said = done.stderr.strip().splitlines()
         raise CannotMeasureError(said[-1] if said else f"exit status {done.returncode}")
-    # Peers may print words of their own before.
+    # Peers may print other lines first.
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def run_rounds(workload: Workload, cases: list[Case], rounds: int) -> Outcome:
-    """Measure *cases* in turn, *rounds* times; one that fails is left out of what follows."""
+    """Measure *cases* in turn, *rounds* times; a case that fails is left out from then on."""
     outcome = Outcome(workload, rounds, {}, {})
     for number in range(1, rounds + 1):
         for case in cases:
@@ -82,12 +84,12 @@ def run_rounds(workload: Workload, cases: list[Case], rounds: int) -> Outcome:
             except CannotMeasureError as error:
                 outcome.left_out[case.name] = str(error)
                 outcome.measured.pop(case.name, None)
-                told = f"left out: {error}"
+                report = f"left out: {error}"
             else:
                 outcome.measured.setdefault(case.name, []).append(measured)
-                told = f"{workload.figure(case, measured):.3g} {workload.unit}"
+                report = f"{workload.figure(case, measured):.3g} {workload.unit}"
             print(
-                f"{workload.name} {number}/{rounds}: {case.name}: {told}",
+                f"{workload.name} {number}/{rounds}: {case.name}: {report}",
                 file=sys.stderr,
                 flush=True,
             )

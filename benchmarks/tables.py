@@ -1,4 +1,4 @@
-"""Markdown tables of what was measured."""
+"""Markdown tables of the measurements."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def shown(value: float) -> str:
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
-def asked(comparison: Comparison, name: str) -> str:
+def bound(comparison: Comparison, name: str) -> str:
     sign = "≥" if comparison.at_least else "≤"
     return f"{sign} {comparison.limits[name]:g}"
 
@@ -22,11 +22,11 @@ def verdict(comparison: Comparison, name: str, figures: dict[str, float]) -> str
     fits = comparison.fits(name, figures)
     if fits is None:
         return ""
-    return f"{asked(comparison, name)}: {'ok' if fits else '**short**'}"
+    return f"{bound(comparison, name)}: {'ok' if fits else '**missed**'}"
 
 
 def cells(comparison: Comparison, name: str, figures: dict[str, float]) -> list[str]:
-    """Return the ratio and what is asked of it; the latter only if there is no base."""
+    """Return the ratio and its verdict; only the verdict if there is no base."""
     judged = verdict(comparison, name, figures)
     if comparison.base is None:
         return [judged]
@@ -42,7 +42,7 @@ def table(outcome: Outcome) -> str:
         return "Nothing could be measured.\n"
     heads = ["", workload.unit, "range"]
     for comparison in workload.comparisons:
-        heads += [comparison.title] if comparison.base is None else [comparison.title, "asked"]
+        heads += [comparison.title] if comparison.base is None else [comparison.title, "bound"]
     heads += workload.further
     lines = [f"| {' | '.join(heads)} |", "|---|" + "---:|" * (len(heads) - 1)]
     for name, figure in figures.items():
@@ -70,7 +70,7 @@ def section(outcome: Outcome) -> str:
 
 
 def shortfalls(outcome: Outcome) -> list[str]:
-    """Return a line for each bound that was not reached."""
+    """Return a line for each bound that was missed."""
     figures = outcome.figures()
     lines = []
     for comparison in outcome.workload.comparisons:
@@ -81,7 +81,7 @@ def shortfalls(outcome: Outcome) -> list[str]:
                 of = outcome.workload.unit if comparison.base is None else comparison.title
                 lines.append(
                     f"{outcome.workload.name}: {name}: {shown(value)} {of}, "
-                    f"asked {asked(comparison, name)}"
+                    f"bound {bound(comparison, name)}"
                 )
     return lines
 

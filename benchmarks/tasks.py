@@ -1,4 +1,4 @@
-"""What the stages of the workloads do, in the native calls of each backend."""
+"""The task functions of the workloads, with the native calls of each backend."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .cases import Case
 
 Task = Callable[[int], Awaitable[int]]
 Sleep = Callable[[float], Awaitable[Any]]
-FAILING = 10  # each item whose number is a multiple of it
+FAILING = 10  # items whose number is a multiple of it fail
 
 
 async def no_op(value: int) -> int:
@@ -27,7 +27,7 @@ async def fail_often(value: int) -> int:
 
 
 async def keep_busy(value: int) -> int:
-    # CPU time, so that what else runs on the machine does not make the task shorter.
+    # CPU time, so that other processes on the machine do not make the task shorter.
     end = time.thread_time() + 300e-6
     while time.thread_time() < end:
         pass
@@ -35,7 +35,7 @@ async def keep_busy(value: int) -> int:
 
 
 def yielding(backend: str) -> Task:
-    """Return a task that gives the loop one turn."""
+    """Return a task that yields to the event loop once."""
     if backend == "trio":
         from trio.lowlevel import checkpoint
 
@@ -60,7 +60,7 @@ def native_sleep(backend: str) -> Sleep:
 
 
 def durations(stages: int, count: int) -> list[list[float]]:
-    """Return by stage and item how long the task sleeps: 0–10 ms, the same each time."""
+    """Return how long the task sleeps, by stage and item: 0–10 ms, the same each time."""
     return [
         [source.random() / 100 for _ in range(count)]
         for source in map(random.Random, range(stages))
@@ -70,15 +70,15 @@ def durations(stages: int, count: int) -> list[list[float]]:
 def sleeping(backend: str, table: list[float]) -> Task:
     sleep = native_sleep(backend)
 
-    async def sleep_as_told(value: int) -> int:
+    async def sleep_from_table(value: int) -> int:
         await sleep(table[value])
         return value
 
-    return sleep_as_told
+    return sleep_from_table
 
 
 def tasks_of(case: Case, count: int) -> list[Task]:
-    """Return one task for each stage, which take the items 0 to *count*."""
+    """Return one task for each stage, for the items 0 to *count* - 1."""
     if case.tasks == "yield":
         return [yielding(case.backend)] * case.stages
     if case.tasks == "sleep_0_to_10_ms":
@@ -88,13 +88,13 @@ def tasks_of(case: Case, count: int) -> list[Task]:
     if case.tasks == "rest":
         return [sleeping(case.backend, [3.0] * count)] + [no_op] * (case.stages - 1)
     if case.tasks == "fail":
-        # The last stage fails, so that each item has been through all of them.
+        # Items fail in the last stage, so that each has passed all stages.
         return [no_op] * (case.stages - 1) + [fail_often]
     return [{"no_op": no_op, "busy": keep_busy}[case.tasks]] * case.stages
 
 
 def expected(case: Case, count: int) -> list[int]:
-    """Return the results of a run: the values in input order, then those of the failed items."""
+    """Return the expected results: values in input order, then those of failed items."""
     if case.tasks != "fail":
         return list(range(count))
     return [n for n in range(count) if n % FAILING] + list(range(0, count, FAILING))
@@ -104,8 +104,8 @@ def ideal(case: Case, count: int) -> float:
     """
     Return how long the sleeping stages would take if nothing else took any time.
 
-    First come, first served: an item begins at a stage once it has left the one before and a worker
-    is free. Queues have no bounds.
+    Items are served in FIFO order: an item starts at a stage when it has left the stage before and
+    a worker is free. Queues are unbounded.
     """
     arrivals = [0.0] * count
     for table in durations(case.stages, count):

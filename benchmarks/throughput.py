@@ -1,4 +1,4 @@
-"""Workloads of many items: what is measured, and what is asked of it."""
+"""Workloads of many items, with their bounds."""
 
 from __future__ import annotations
 
@@ -59,13 +59,13 @@ NO_OP = Workload(
         ),
     ),
     note=(
-        "The StatusTracker is the default one, which keeps the history of each item. Bare streams "
-        "keep nothing of an item but its value, and have no failures, retries, figures or "
-        "listeners; what need not wait does not."
+        "The StatusTracker has its defaults: it keeps the history of each item. Bare streams keep "
+        "only the value of an item, and have no failures, retries, statistics or events; they use "
+        "the nowait calls first."
     ),
 )
 
-# By name: the peer, its code, its options, its items, and how many times faster antflow is to be.
+# By name: the peer, its code, options, number of items, and the bound: how much faster antflow is.
 PEER_CASES: dict[str, tuple[str, str, dict[str, Any], int, float]] = {
     "streamable": ("streamable", "streamable", {}, 10_000, 3),
     "pypeln": ("pypeln", "pypeln", {}, 5_000, 20),
@@ -83,7 +83,7 @@ PEER_CASES: dict[str, tuple[str, str, dict[str, Any], int, float]] = {
 }
 PEERS = Workload(
     name="peers",
-    title="The same on asyncio, beside libraries that one might pick instead",
+    title="The no-op workload on asyncio, beside alternative libraries",
     unit=CPU,
     figure=cpu_per_item_stage,
     cases=(
@@ -108,13 +108,13 @@ PEERS = Workload(
             at_least=True,
         ),
     ),
-    note="How each peer is used is written down in `benchmarks/peers.py`. SPDL without statistics "
-    "and 0.10.0 with retries per stage are leaner than what one gets by default.",
+    note="`benchmarks/peers.py` says how each peer is used. SPDL without statistics and 0.10.0 "
+    "with retries per stage do less than with their defaults.",
 )
 
 YIELDS = Workload(
     name="yields",
-    title="Three stages × 8 workers whose tasks give the loop one turn each",
+    title="Three stages × 8 workers whose tasks yield to the event loop once",
     unit=CPU,
     figure=cpu_per_item_stage,
     cases=(replace(QUEUE, tasks="yield"), *on_each("antflow", tasks="yield")),
@@ -135,8 +135,8 @@ SLEEPS = Workload(
     cases=(replace(QUEUE, **SLEEPING), *on_each("antflow", **SLEEPING)),
     comparisons=(Comparison("× asyncio.Queue", QUEUE.name, limits("antflow", 1.3, 1.3, 1.3)),),
     note=(
-        "Ideal is what the same sleeps would take if nothing else took any time, with each item "
-        "beginning at a stage once it has left the one before and a worker is free."
+        "The ideal is the time of the same sleeps if nothing else took any time: an item starts at "
+        "a stage when it has left the stage before and a worker is free."
     ),
 )
 
@@ -145,7 +145,7 @@ LONGER = 100_000
 
 
 def longer(case: Case) -> Case:
-    """Return the same with so many items that it hardly matters what starting costs."""
+    """Return the same case with so many items that the cost of starting hardly matters."""
     return replace(case, name=f"{case.name}, {LONGER:,} items", items=LONGER)
 
 
@@ -156,11 +156,11 @@ CROWDS = (
 )
 # The base of the no-op workload.
 SHORT_QUEUE = replace(CROWDS[0], name=f"{QUEUE.name}, 64 places", options={"buffer": 64})
-# On asyncio, as the Queue is.
+# Only those on asyncio, like the Queue.
 LONGER_CROWDS = tuple(longer(case) for case in CROWDS[:3])
 CROWD = Workload(
     name="crowd",
-    title="One stage × 1,000 workers that sleep 10 ms, 20,000 items and more",
+    title="One stage × 1,000 workers that sleep 10 ms, 20,000 and 100,000 items",
     unit=CPU,
     figure=cpu_per_item_stage,
     cases=(SHORT_QUEUE, *CROWDS, *LONGER_CROWDS),
@@ -177,8 +177,8 @@ CROWD = Workload(
         ),
     ),
     note=(
-        "All have a buffer of twice as many items as there are workers, but for the Queue of 64 "
-        "places, which is what the no-op workload has as its base. With 20 items for each worker, "
-        "starting the workers is some tenth of the cost; with 100, little of it."
+        "All queues hold two items per worker, except the Queue of 64 places, which is the base of "
+        "the no-op workload. With 20 items per worker, starting the workers is about a tenth of "
+        "the cost; with 100 items it is little."
     ),
 )

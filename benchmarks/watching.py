@@ -1,8 +1,8 @@
 """
-What it costs per task to be watched: `slow_callback_duration` and `cancel_grace`.
+What `slow_callback_duration` and `cancel_grace` cost per task.
 
-One stage of eight workers whose task does nothing. The rounds are interleaved, so that a change in
-the speed of the machine meets all alike; the figures are medians of CPU time.
+One no-op stage of eight workers. The rounds are interleaved, so that a change in the speed of the
+machine affects all options. The figures are medians of CPU time.
 
     python benchmarks/watching.py [--items N] [--rounds N]
 """
@@ -20,7 +20,7 @@ import anyio
 from antflow import Pipeline, Stage
 
 OPTIONS: dict[str, dict[str, Any]] = {
-    "not watched": {},
+    "neither": {},
     "slow_callback_duration": {"slow_callback_duration": 1},
     "cancel_grace": {"cancel_grace": 1},
     "both": {"slow_callback_duration": 1, "cancel_grace": 1},

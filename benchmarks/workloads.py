@@ -1,4 +1,4 @@
-"""All workloads, by name, in the order in which they are shown."""
+"""All workloads by name, in the order of the page."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ WORKLOADS: dict[str, Workload] = {
         moments.FAILURES,
         moments.GROWTH,
         moments.CANCEL,
+        moments.IMPORT,
         moments.FAIRNESS,
     )
 }
