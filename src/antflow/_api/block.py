@@ -172,7 +172,8 @@ class BlockMethods(Inspection):
         if run is not None:
             await run.join()
         # Another loop task may have fed it, or started another run, before this one continued.
-        if block is not None and block.host.run is run and (run is None or run.is_idle):
+        is_idle = run is None or run.completion.idle.is_set()
+        if block is not None and block.host.run is run and is_idle:
             block.started = False
 
     async def shutdown(self, *, drain: bool = True) -> None:

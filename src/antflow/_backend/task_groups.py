@@ -47,3 +47,14 @@ def raise_fatal(fatal: list[BaseException]) -> None:
         # The traceback of each refers to this frame.
         error = None  # type: ignore[assignment]
         del fatal, error
+
+
+def raise_attribute(owner: Any, name: str) -> None:
+    """Raise the error in attribute *name* of *owner*, and set that to None."""
+    error = getattr(owner, name)
+    setattr(owner, name, None)
+    try:
+        raise error
+    finally:
+        # Its traceback refers to this frame.
+        del error

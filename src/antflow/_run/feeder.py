@@ -22,10 +22,13 @@ from attrs import define, field
 
 from .._backend.cancellation import is_item_failure
 from .._backend.fairness import ITEMS_PER_TURN
+from .._backend.task_groups import raise_attribute
+from .._events.event_bus import EventBus
 from .._events.publishing import publish
 from .._model.items import DEFAULT_PRIORITY
 from .._model.record import Record
 from .._state.lifecycle import Completion
+from .._state.result_store import NO_OUTCOME
 from .._workers.pool import Pool
 from .._workers.result_sink import ResultSink
 
@@ -67,10 +70,17 @@ class Feeder:
     _sending: bool = field(default=False, init=False)
     # Whether the next item is read without a question: there is no window, and no stop.
     _unchecked: bool = field(init=False)
+    _completion: Completion = field(init=False)
+    _bus: EventBus = field(init=False)
+    _reserve: Callable[[object], None] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.pool.queue.max_queued += 1
+        pool, services = self.pool, self.pool.services
+        pool.queue.max_queued += 1
         self._unchecked = self.sink is None
+        self._completion = services.completion
+        self._bus = services.bus
+        self._reserve = services.state.results.reserve
 
     async def run(self) -> None:
         """Read the source to its end, or until `stop()`."""
@@ -105,7 +115,8 @@ class Feeder:
             async_items = aiter(self.source)
             try:
                 with self._scope:
-                    await self._read_async(async_items)
+                    if not await self._finish_sending(None):
+                        await self._read_async(async_items)
             finally:
                 if isinstance(async_items, AsyncGenerator):
                     await async_items.aclose()
@@ -113,22 +124,19 @@ class Feeder:
             items = iter(self.source)
             try:
                 with self._scope:
-                    await self._read(items)
+                    if not await self._finish_sending(None):
+                        await self._read(items)
             finally:
                 if isinstance(items, Generator):
                     items.close()
 
     async def _read_async(self, items: AsyncIterator[Any]) -> None:
-        if await self._finish_sending(None):
-            return
         async for item in items:
             pending = self._admit(item)
             if pending is not None and await pending:
                 return
 
     async def _read(self, items: Iterator[Any]) -> None:
-        if await self._finish_sending(None):
-            return
         for item in items:
             pending = self._admit(item)
             if pending is not None and await pending:
@@ -142,26 +150,25 @@ class Feeder:
             None to read on, else what must be awaited first: it returns whether to stop. So an item
             that need not wait costs no coroutine.
         """
-        pool = self.pool
-        services = pool.services
-        completion = services.completion
+        pool, completion = self.pool, self._completion
         record = Record(completion.admitted, item)
         completion.admitted += 1
-        services.state.results.reserve()
+        self._reserve(NO_OUTCOME)
         pool.stage_state.arrived += 1
         self.admitted = admitted = self.admitted + 1
         if self.priority != DEFAULT_PRIORITY:
             record.priority = self.priority
         # Published before it is sent, because a waiting worker may have the item before `send`
         # returns.
-        if services.bus.status_subscriptions:
-            pending = publish(services.bus, "queued", record, pool.name, None, time())
+        if self._bus.status_subscriptions:
+            pending = publish(self._bus, "queued", record, pool.name, None, time())
             if pending is not None:
                 return self._finish_sending(_publish_and_send(pending, record, pool))
+        inlet = pool.queue.inlet
         try:
-            pool.queue.inlet.send_nowait(record)
+            inlet.send_nowait(record)
         except WouldBlock:
-            return self._finish_sending(pool.queue.inlet.send(record))
+            return self._finish_sending(inlet.send(record))
         if admitted % ITEMS_PER_TURN and (self._unchecked or self._may_read_on()):
             return None
         return self._finish_sending(None)
@@ -262,7 +269,8 @@ class Feeds:
                     await feeder.done.wait()
             raise
         feeder.detached = not feeder.done.is_set()
-        _raise_once(feeder, "error")
+        if feeder.error is not None:
+            raise_attribute(feeder, "error")
         return feeder.admitted
 
     async def _run(self, feeder: Feeder) -> None:
@@ -283,22 +291,10 @@ class Feeds:
     def close(self) -> None:
         """The run has ended: drop what refers to it."""
         self._pools = []
-        self._feeders.clear()
         del self._start
         self.opened.set()
 
     def raise_source_error(self) -> None:
         """Raise, once, what a source has raised for which nobody waited."""
-        _raise_once(self, "_source_error")
-
-
-def _raise_once(owner: Any, attribute: str) -> None:
-    """Raise the error in *attribute*, if there is one, and set that to None."""
-    error = getattr(owner, attribute)
-    setattr(owner, attribute, None)
-    try:
-        if error is not None:
-            raise error
-    finally:
-        # Its traceback refers to this frame.
-        del error
+        if self._source_error is not None:
+            raise_attribute(self, "_source_error")

@@ -81,8 +81,6 @@ class Run:
         self._host: Any = None
         self._pools: list[Pool] = []
 
-    # Its life
-
     async def execute(self) -> None:
         """
         Open the pools, wait until everything that was fed is finished, and close them.
@@ -111,7 +109,8 @@ class Run:
                 # The traceback of each refers to this frame.
                 del fatal
         unfinished, admitted = self.completion.unfinished, self.completion.admitted
-        if unfinished and not self.was_cancelled and not self.state.has_too_many_failures:
+        meant = self.state.lifecycle.was_cancelled or self.state.has_too_many_failures
+        if unfinished and not meant:
             # A task group takes the cancellation of a child for its own, and ends without an error.
             raise PipelineError(
                 f"the run ended although {unfinished} of {admitted} items were not finished: "
@@ -187,8 +186,6 @@ class Run:
     def called_from_run(self) -> bool:
         """Whether the caller is a task or callback of this run, or waits inside one."""
         return any(run is self for run in _current_runs.get())
-
-    # What others may do meanwhile
 
     async def feed(
         self, source: Iterable[Any] | AsyncIterable[Any], target: int, priority: float, hint: str
@@ -269,22 +266,10 @@ class Run:
         if not self.called_from_run and not (drain and self.sink is not None):
             await self.ended.wait()
 
-    # How it is, and how it ended
-
     @property
     def stages(self) -> tuple[Stage, ...]:
         """The definitions of the stages."""
         return tuple(state.stage for state in self.state.stages)
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether everything that was fed is finished, and no source is being read."""
-        return self.completion.idle.is_set()
-
-    @property
-    def was_cancelled(self) -> bool:
-        """Whether `cancel()` ended it."""
-        return self.state.lifecycle.was_cancelled
 
     def raise_for_early_end(self) -> None:
         """
@@ -299,7 +284,7 @@ class Run:
         if self.state.lifecycle.reason is EndReason.INTERRUPTED and unfinished:
             raise KeyboardInterrupt
         self.raise_source_error()
-        if self.was_cancelled and unfinished:
+        if self.state.lifecycle.was_cancelled and unfinished:
             raise PipelineError(
                 "the run was ended by shutdown(drain=False) before everything was finished: "
                 f"{unfinished} of {self.completion.admitted} items that were read."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from threading import RLock
 from typing import Any
 
@@ -15,7 +16,11 @@ from .._model.snapshots import ErrorSummary
 # Held while the results that were made are stored.
 _results_lock = RLock()
 # Stands for an item that is in progress or failed.
-_NO_OUTCOME = object()
+NO_OUTCOME = object()
+
+
+def _ignore(outcome: object) -> None:
+    """No-op."""
 
 
 @define(eq=False)
@@ -30,11 +35,14 @@ class ResultStore:
         collects: Whether values are kept.
         keeps_failures: Whether failures are kept. A stream hands them over instead.
         failures: In the order in which the items failed.
+        reserve: ``reserve(NO_OUTCOME)`` makes room for the outcome of the next item. It is the
+            method of a list, because it is called for each item.
     """
 
     collects: bool = True
     keeps_failures: bool = True
     failures: list[FailedItem] = field(factory=list, init=False)
+    reserve: Callable[[object], None] = field(init=False)
     _errors_by_type: Counter[str] = field(factory=Counter, init=False)
     _errors_by_stage: Counter[str] = field(factory=Counter, init=False)
     # By sequence number: the bare value, or an `IdentifiedValue` for an item that brought an id or
@@ -43,10 +51,8 @@ class ResultStore:
     # Those that were made. The list is replaced, and never changed.
     _results: list[PipelineResult | None] = field(factory=list, init=False)
 
-    def reserve(self) -> None:
-        """Make room for the outcome of the next item."""
-        if self.collects:
-            self._outcomes.append(_NO_OUTCOME)
+    def __attrs_post_init__(self) -> None:
+        self.reserve = self._outcomes.append if self.collects else _ignore
 
     def keep(self, record: Record) -> None:
         """Keep the value of *record*, which has left the last stage."""
@@ -67,11 +73,11 @@ class ResultStore:
         outcomes, known = self._outcomes, self._results
         # Lists of its own: another thread may look while the run goes on.
         results = known + [
-            None if outcome is _NO_OUTCOME else new_result(number, outcome, None)
+            None if outcome is NO_OUTCOME else new_result(number, outcome, None)
             for number, outcome in enumerate(outcomes[len(known) :], len(known))
         ]
         for number, made in enumerate(known):
-            if made is None and outcomes[number] is not _NO_OUTCOME:
+            if made is None and outcomes[number] is not NO_OUTCOME:
                 results[number] = new_result(number, outcomes[number], None)
         with _results_lock:
             if self._results is known:

@@ -48,6 +48,8 @@ async def work(pool: Pool, worker: Worker) -> None:
     services, queue, scaling, outlet = pool.services, pool.queue, pool.scaling, pool.outlet
     bus, completion, lifecycle = services.bus, services.completion, services.state.lifecycle
     downstream = outlet if type(outlet) is NextStage else None
+    next_queue = None if downstream is None else downstream.queue
+    next_stage = None if downstream is None else downstream.stage_state
     sink = outlet.sink if type(outlet) is StreamOutlet else None
     task: Any = pool.runner.sole_task
     keep = services.state.results.keep
@@ -125,10 +127,10 @@ async def work(pool: Pool, worker: Worker) -> None:
             worker.since = perf_counter()
             worker.processed += 1
             worker.record = None
-            if downstream is None:
+            if next_stage is None:
                 keep(record)
             else:
-                downstream.stage_state.arrived += 1
+                next_stage.arrived += 1
             if bus.status_subscriptions:
                 now = time()
                 pending = publish(bus, "completed", record, pool.name, worker.name, now)
@@ -140,11 +142,11 @@ async def work(pool: Pool, worker: Worker) -> None:
                     if pending is not None:
                         await pending
                 worker.mark_idle()
-            if downstream is not None:
+            if next_queue is not None:
                 try:
-                    downstream.queue.inlet.send_nowait(record)
+                    next_queue.inlet.send_nowait(record)
                 except WouldBlock:
-                    await wait_for_room(scaling, downstream.queue.inlet.send(record))
+                    await wait_for_room(scaling, next_queue.inlet.send(record))
                     worker.mark_idle()
             elif sink is None:
                 completion.settle()
@@ -156,8 +158,8 @@ async def work(pool: Pool, worker: Worker) -> None:
                 completion.settle()
         # In a run that is stopping nobody waits for the end of the queue, and somebody may send.
         is_last = scaling.left(worker.number)
-        if is_last and downstream is not None and not lifecycle.is_stopping:
-            downstream.queue.inlet.close()
+        if is_last and next_queue is not None and not lifecycle.is_stopping:
+            next_queue.inlet.close()
     finally:
         running.discard(worker)
         if lifecycle.is_stopping and not running:
@@ -165,7 +167,7 @@ async def work(pool: Pool, worker: Worker) -> None:
         # The traceback of a failure refers to this frame, and through these to other failures.
         record = None
         del pool, services, queue, outlet, downstream, sink, completion, lifecycle, context, present
-        del running, receive, keep
+        del next_queue, next_stage, running, receive, keep
 
 
 def start_workers(pool: Pool) -> None:
