@@ -171,7 +171,8 @@ class TestSlowSteps:
         (record,) = caplog.records
         assert (record.name, record.levelname) == ("antflow", "WARNING")
         assert record.getMessage().startswith(
-            "item 2 in task 'compute' of stage 'A' blocked the event loop for 0.750 s, more than the 0.5 s"
+            "item 2 in task 'compute' of stage 'A' blocked the event loop for 0.750 s, "
+            "more than the 0.5 s"
         )
 
     async def test_so_is_one_that_fails_or_ends_with_it(

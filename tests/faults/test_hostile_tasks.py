@@ -126,4 +126,5 @@ def test_a_task_that_holds_the_loop_is_named(
         patch.setattr(watchdog.logger, "warning", lambda text, *args: heard.append(text % args))
         explore(main, backend=backend, schedule=schedule)
     (message,) = heard
-    assert message.startswith(f"item {culprit} in task 'compute' of stage 'B' blocked the event loop for 1")
+    position = f"item {culprit} in task 'compute' of stage 'B'"
+    assert message.startswith(f"{position} blocked the event loop for 1")

@@ -1,4 +1,4 @@
-"""One property of whole pipelines, as users might write it: what goes in comes out, as promised."""
+"""One property of whole pipelines, as users could write it: a run keeps all promises."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def is_odd(value: int) -> bool:
 
 
 def outcome(pipeline: Pipeline, value: int) -> tuple[bool, int]:
-    """Say whether *value* gets through *pipeline*, and what it is in the end, or when it fails."""
+    """Return whether *value* passes *pipeline*, and its value at the end or where it fails."""
     for stage in pipeline.stages:
         if stage.skip_if is None or value % 2 == 0:
             if stage.tasks[0].failures_of(value) >= stage.retry_policy.attempts:  # type: ignore[attr-defined]
@@ -42,7 +42,7 @@ def outcome(pipeline: Pipeline, value: int) -> tuple[bool, int]:
 
 @frozen
 class Feeding:
-    """``feed()`` in a block, item by item, by one who loses patience if there is no room."""
+    """``feed()`` in a block, item by item, with a time-out of *patience* seconds for each item."""
 
     patience: float
 
@@ -57,7 +57,17 @@ class Feeding:
 
 @frozen
 class Streaming:
-    """``stream()``, by one who now and then loses patience, and may have had enough early."""
+    """
+    ``stream()``, with a time-out for some results, and perhaps an early end.
+
+    Attributes:
+        ordered: As for ``stream()``.
+        window: As for ``stream()``, if ordered.
+        buffer_size: As for ``stream()``.
+        patience: The time-outs of the first results, in seconds.
+        enough: After this many results the consumer stops; with 0 it takes all of them.
+        leaves: Whether it stops by leaving the block, or else by ``shutdown()``.
+    """
 
     ordered: bool
     window: int
@@ -90,7 +100,7 @@ class Streaming:
 
 @frozen
 class Case:
-    """What is used how; and before which step it is cancelled, if it is."""
+    """A pipeline, its items, how it is used, and the step before which it is cancelled, if any."""
 
     pipeline: Pipeline
     items: list[Item]
@@ -99,7 +109,7 @@ class Case:
 
 
 def cases() -> st.SearchStrategy[Case]:
-    # Tasks take multiples of half a second: so in the plain order nothing else happens just then.
+    # Tasks take multiples of half a second, so in the default order these end at other times.
     patience = st.sampled_from([0.7, 1.7, 3.7])
     drawn = [
         st.builds(
@@ -130,7 +140,7 @@ def cases() -> st.SearchStrategy[Case]:
 
 
 def keeps_its_promises(backend: str, case: Case, schedule: list[Decision]) -> None:
-    """Use the pipeline of *case* as it says, and check all that can be known."""
+    """Use the pipeline as *case* says, and check the promises, the results and the failures."""
     hooks = {} if case.cancel_at is None else {case.cancel_at: cancel}
     exploration = Exploration(backend, schedule, hooks=hooks, max_steps=10_000)
     with EventLog(case.pipeline) as log:

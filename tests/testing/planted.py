@@ -1,7 +1,7 @@
 """
-Bugs to put into the engine: each function takes a monkeypatch, and its name says the bug.
+Bugs to plant in the engine. Each function is named after its bug and plants it by a monkeypatch.
 
-Most change a line of the engine's source, as a slip of whoever writes it would.
+Most of them change a line of the engine's source, as a mistake in writing it would.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Patch = pytest.MonkeyPatch
 
 
 def edit(patch: Patch, function: Any, changes: dict[str, str]) -> None:
-    """Change the source of *function*, wherever that is used: what is right for what is wrong."""
+    """Replace each key of *changes* with its value in the source of *function*."""
     source = textwrap.dedent(inspect.getsource(function))
     for right, wrong in changes.items():
         assert source.count(right) == 1, right
@@ -82,9 +82,9 @@ def publish_after_sending(patch: Patch) -> None:
         await announce(pool.services.bus, "queued", record, pool.name, None)
 
     changes = {
-        "if services.bus.status_subscriptions:": "if False:",
-        "pool.queue.inlet.send_nowait(record)": "raise WouldBlock",
-        "pool.queue.inlet.send(record)": "send_and_announce(record, pool)",
+        "if self._bus.status_subscriptions:": "if False:",
+        "inlet.send_nowait(record)": "raise WouldBlock",
+        "inlet.send(record)": "send_and_announce(record, pool)",
     }
     patch.setattr("antflow._run.feeder.send_and_announce", send_and_announce, raising=False)
     edit(patch, Feeder._admit, changes)

@@ -1,4 +1,4 @@
-"""Virtual time: waiting takes none, threads take none, and nothing else can tell."""
+"""Virtual time: sleeping takes no real time, and threads take no virtual time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from antflow.testing import VirtualTimeLoop, backends, virtual_clock
 pytestmark = pytest.mark.virtual_time
 
 
-async def test_an_hour_of_back_off_takes_no_time() -> None:
+async def test_an_hour_of_back_off_takes_no_real_time() -> None:
     real = time.monotonic()
     attempts = []
 
@@ -36,15 +36,15 @@ async def test_an_hour_of_back_off_takes_no_time() -> None:
     assert time.monotonic() - real < 3000
 
 
-async def test_the_clock_reaches_each_timer_however_far() -> None:
-    """Adding up rounding errors must not keep it just before one for ever."""
+async def test_the_clock_reaches_every_timer() -> None:
+    """Rounding errors never stop the clock just before a timer."""
     for seconds in (1e-9, 0.1, 1 / 3, 1e6, 86401, 1e9, 1e-9, 0.1):
         began = anyio.current_time()
         await anyio.sleep(seconds)
         assert anyio.current_time() >= began + seconds
 
 
-async def test_sleepers_wake_in_order_of_their_time() -> None:
+async def test_sleepers_wake_in_order_of_their_deadlines() -> None:
     woken = []
 
     async def sleeper(seconds: float) -> None:
@@ -57,7 +57,7 @@ async def test_sleepers_wake_in_order_of_their_time() -> None:
     assert woken == [0.5, 1, 2, 5, 3600]
 
 
-async def test_time_stands_still_while_a_thread_works() -> None:
+async def test_time_stands_still_while_a_thread_runs() -> None:
     release = threading.Event()
     began = anyio.current_time()
 
@@ -70,12 +70,12 @@ async def test_time_stands_still_while_a_thread_works() -> None:
         async with anyio.create_task_group() as group:
             group.start_soon(wait_for_thread)
             await anyio.lowlevel.checkpoint()
-            # From another thread, some real time later.
+            # Set by another thread after some real time.
             threading.Timer(0.002, release.set).start()
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
-def test_without_a_timer_it_waits_for_what_comes_from_outside(backend: str) -> None:
+def test_without_a_timer_the_loop_waits_for_an_event_from_outside(backend: str) -> None:
     async def main() -> None:
         event = anyio.Event()
         wake: Callable[[], Any]
@@ -98,33 +98,33 @@ def test_without_a_timer_it_waits_for_what_comes_from_outside(backend: str) -> N
     anyio.run(main, backend=backend, backend_options=options)
 
 
-def test_on_trio_it_looks_again_and_again_for_what_comes_from_outside(
+def test_on_trio_the_clock_polls_for_an_event_from_outside(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    looked = threading.Event()
+    polled = threading.Event()
 
     async def main() -> None:
-        come = trio.Event()
+        arrived = trio.Event()
         token = trio.lowlevel.current_trio_token()
 
         def outside() -> None:
-            looked.wait()
-            token.run_sync_soon(come.set)
+            polled.wait()
+            token.run_sync_soon(arrived.set)
 
-        # No thread of the backend's, for which the clock would wait.
+        # Not a worker thread of the backend, since the clock would wait for that one.
         thread = threading.Thread(target=outside)
         thread.start()
-        await come.wait()
+        await arrived.wait()
         thread.join()
 
     monkeypatch.setattr(
-        "antflow.testing._exploration.clock.time.sleep", lambda seconds: looked.set()
+        "antflow.testing._exploration.clock.time.sleep", lambda seconds: polled.set()
     )
     trio.run(main, clock=virtual_clock())
-    assert looked.is_set()
+    assert polled.is_set()
 
 
-def test_the_backends_are_parameters_of_a_fixture() -> None:
+def test_backends_are_parameters_for_a_fixture() -> None:
     parameters = backends()
     assert [parameter.id for parameter in parameters] == ["asyncio", "trio"]
     assert [parameter.values[0][0] for parameter in parameters] == ["asyncio", "trio"]

@@ -1,4 +1,4 @@
-"""Schedules: decisions that are obeyed, replayed, shrunk; and runs that are stuck."""
+"""Schedules are followed, replayed and shrunk; stuck runs end; hooks are called at their steps."""
 
 from __future__ import annotations
 
@@ -38,19 +38,19 @@ from antflow.testing._exploration import explore as exploration
 both = pytest.mark.parametrize("backend", ["asyncio", "trio"])
 
 
-async def visits(count: int = 3, rounds: int = 3) -> str:
-    """Let *count* tasks say their letter, each several times, and return what was said."""
-    said: list[str] = []
+async def spell(count: int = 3, rounds: int = 3) -> str:
+    """Let each of *count* tasks write its letter *rounds* times, and return what was written."""
+    written: list[str] = []
 
-    async def say(letter: str) -> None:
+    async def write(letter: str) -> None:
         for _ in range(rounds):
-            said.append(letter)
+            written.append(letter)
             await checkpoint()
 
     async with anyio.create_task_group() as group:
         for letter in "abcdefgh"[:count]:
-            group.start_soon(say, letter)
-    return "".join(said)
+            group.start_soon(write, letter)
+    return "".join(written)
 
 
 async def pipeline_run(count: int = 12) -> list[int]:
@@ -63,62 +63,61 @@ async def pipeline_run(count: int = 12) -> list[int]:
 
 
 @both
-def test_the_plain_order_is_first_come_first_served(backend: str) -> None:
-    assert explore(visits, backend=backend) == "abcabcabc"
+def test_the_default_order_is_first_come_first_served(backend: str) -> None:
+    assert explore(spell, backend=backend) == "abcabcabc"
 
 
 @both
 def test_a_picked_task_goes_first(backend: str) -> None:
-    said = set()
+    spelled = set()
     for step in range(15):
-        said.add(explore(visits, backend=backend, schedule=[Decision(step, pick=1)]))
-    assert {"bacabcabc", "acbabcabc", "abcbacabc"} <= said or {"bacbacbac"} <= said
-    assert all(sorted(word) == sorted("abcabcabc") for word in said if word)
+        spelled.add(explore(spell, backend=backend, schedule=[Decision(step, pick=1)]))
+    assert {"bacabcabc", "acbabcabc", "abcbacabc"} <= spelled or {"bacbacbac"} <= spelled
+    assert all(sorted(word) == sorted("abcabcabc") for word in spelled if word)
 
 
 @both
 def test_a_paused_task_is_overtaken(backend: str) -> None:
-    said = {
-        explore(visits, backend=backend, schedule=[Decision(step, pause=1000)])
-        for step in range(15)
+    spelled = {
+        explore(spell, backend=backend, schedule=[Decision(step, pause=1000)]) for step in range(15)
     }
-    assert {"bcbcbcaaa", "abcbcbcaa", "abcabcbca"} <= said
+    assert {"bcbcbcaaa", "abcbcbcaa", "abcabcbca"} <= spelled
 
 
 @both
-def test_time_passes_while_a_task_is_paused(backend: str) -> None:
-    """A pause is what a machine does to a program: the timers of others run out meanwhile."""
+def test_virtual_time_passes_while_a_task_is_paused(backend: str) -> None:
+    """The timers of other tasks expire during a pause, as on a busy machine."""
 
     async def main() -> list[str]:
-        said = []
+        events = []
 
         async def steps() -> None:
             await checkpoint()
-            said.append(f"task at {anyio.current_time():g}")
+            events.append(f"task at {anyio.current_time():g}")
 
         async def timer() -> None:
             for _ in range(3):
                 await anyio.sleep(1)
-            said.append(f"timer at {anyio.current_time():g}")
+            events.append(f"timer at {anyio.current_time():g}")
 
         async with anyio.create_task_group() as group:
             group.start_soon(steps)
             group.start_soon(timer)
-        return said
+        return events
 
     seen = set()
     for step in range(12):
         for pause in (5, 1000):
-            said = explore(main, backend=backend, schedule=[Decision(step, pause=pause)])
-            assert said is not None
-            seen.add(tuple(said))
+            events = explore(main, backend=backend, schedule=[Decision(step, pause=pause)])
+            assert events is not None
+            seen.add(tuple(events))
     assert ("task at 0", "timer at 3") in seen
     assert ("timer at 3", "task at 3") in seen
 
 
 @both
 @given(schedule=schedules())
-def test_a_schedule_makes_the_same_run_again(backend: str, schedule: list[Decision]) -> None:
+def test_a_schedule_reproduces_its_run(backend: str, schedule: list[Decision]) -> None:
     first = Exploration(backend, schedule)
     assert first.run(pipeline_run) == [4 * value for value in range(12)]
     again = Exploration(backend, first.decisions)
@@ -129,7 +128,7 @@ def test_a_schedule_makes_the_same_run_again(backend: str, schedule: list[Decisi
 
 
 @both
-def test_seeds_explore(backend: str) -> None:
+def test_different_seeds_give_different_runs(backend: str) -> None:
     traces = set()
     for seed in range(20):
         exploration = Exploration(backend, random_schedule(seed))
@@ -149,8 +148,8 @@ def test_the_decisions_of_a_seed_are_always_the_same() -> None:
 
 
 @both
-def test_hypothesis_comes_down_to_the_decision_that_matters(backend: str) -> None:
-    """A counter that is read, and written after an await: the classic."""
+def test_hypothesis_shrinks_to_the_decision_that_matters(backend: str) -> None:
+    """The bug is a counter that is read before an await and written after it."""
 
     async def count() -> None:
         counter = 0
@@ -186,7 +185,7 @@ def test_hypothesis_comes_down_to_the_decision_that_matters(backend: str) -> Non
 
 
 @both
-def test_nothing_left_to_run_is_a_deadlock_and_says_who_waits_where(backend: str) -> None:
+def test_a_deadlock_says_where_each_task_waits(backend: str) -> None:
     async def waits_for_ever() -> None:
         await anyio.Event().wait()
 
@@ -198,11 +197,11 @@ def test_nothing_left_to_run_is_a_deadlock_and_says_who_waits_where(backend: str
     with pytest.raises(Deadlock) as raised:
         explore(main, backend=backend)
     message = str(raised.value)
-    assert "nothing can run, and no timer is set" in message
+    assert "no task can run and no timer is set" in message
     assert "in waits_for_ever" in message
     assert "test_explore.py" in message
     assert "in main" in message
-    assert "The schedule: plain" in message
+    assert "Decisions of the schedule: none" in message
     with pytest.raises(Deadlock, match=r"Decision\(step=1, pick=1, pause=0\)"):
         explore(main, backend=backend, schedule=[Decision(1, 1)])
 
@@ -213,7 +212,7 @@ def test_too_many_steps_are_a_livelock(backend: str) -> None:
         while True:
             await checkpoint()
 
-    with pytest.raises(Livelock, match="did not end after 1001 steps") as raised:
+    with pytest.raises(Livelock, match="did not end after 1001 steps and callbacks") as raised:
         explore(spins, backend=backend, max_steps=1000)
     assert "in spins" in str(raised.value)
 
@@ -238,7 +237,7 @@ def test_a_shield_does_not_keep_a_stuck_run_alive(backend: str, spins: bool) -> 
 
 
 @both
-def test_a_stuck_run_may_end_with_an_error_of_its_own(backend: str) -> None:
+def test_a_deadlock_takes_precedence_over_an_error_of_the_function(backend: str) -> None:
     async def main() -> None:
         try:
             await anyio.Event().wait()
@@ -250,12 +249,12 @@ def test_a_stuck_run_may_end_with_an_error_of_its_own(backend: str) -> None:
 
 
 @both
-def test_threads_are_waited_for_while_time_stands_still(backend: str) -> None:
-    """Virtual time would otherwise run out in the instant that a thread takes."""
-    go_on = threading.Event()
+def test_virtual_time_stands_still_while_a_thread_runs(backend: str) -> None:
+    """Otherwise a time-out in virtual time would expire before any thread could return."""
+    released = threading.Event()
 
     def in_thread() -> str:
-        assert go_on.wait(30)
+        assert released.wait(30)
         return "done"
 
     async def main() -> tuple[str, float]:
@@ -263,7 +262,7 @@ def test_threads_are_waited_for_while_time_stands_still(backend: str) -> None:
 
             async def release() -> None:
                 await checkpoint()
-                go_on.set()
+                released.set()
 
             with anyio.fail_after(60):
                 group.start_soon(release)
@@ -273,7 +272,7 @@ def test_threads_are_waited_for_while_time_stands_still(backend: str) -> None:
     assert explore(main, backend=backend) == ("done", 0.0)
 
 
-def test_threads_of_asyncio_are_waited_for_as_well() -> None:
+def test_virtual_time_stands_still_for_an_executor_of_asyncio() -> None:
     async def main() -> tuple[str, float]:
         loop = asyncio.get_running_loop()
         with anyio.fail_after(60):
@@ -284,7 +283,7 @@ def test_threads_of_asyncio_are_waited_for_as_well() -> None:
 
 
 @both
-def test_errors_come_out_as_they_are(backend: str) -> None:
+def test_errors_are_raised_unchanged(backend: str) -> None:
     async def main() -> None:
         await checkpoint()
         raise KeyError("mine")
@@ -294,7 +293,7 @@ def test_errors_come_out_as_they_are(backend: str) -> None:
 
 
 @both
-def test_cancel_at_each_step_ends_the_run_there(backend: str) -> None:
+def test_cancel_ends_the_run_at_each_step(backend: str) -> None:
     whole = Exploration(backend)
     whole.run(pipeline_run)
     for step in range(whole.steps):
@@ -308,7 +307,7 @@ def test_cancel_at_each_step_ends_the_run_there(backend: str) -> None:
     assert not late.cancelled
 
 
-def test_native_cancellation_is_what_comes_out() -> None:
+def test_native_cancellation_raises_cancelled_error() -> None:
     whole = Exploration()
     whole.run(pipeline_run)
     ended = 0
@@ -321,36 +320,36 @@ def test_native_cancellation_is_what_comes_out() -> None:
     explore(pipeline_run, hooks={0: cancel_natively})
 
 
-def test_trio_knows_no_native_cancellation() -> None:
+def test_native_cancellation_is_rejected_for_trio() -> None:
     with pytest.raises(ValueError, match=r"trio has no Task\.cancel"):
         Exploration("trio", hooks={1: cancel_natively})
 
 
 @pytest.fixture
 def default_ctrl_c() -> Iterator[None]:
-    """Let Ctrl-C interrupt, which it does not where a shell started the tests in the background."""
+    """Set the default handler of SIGINT, which a shell disables for a process in the background."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="raises no such signal")
+@pytest.mark.skipif(sys.platform == "win32", reason="has no SIGINT to raise")
 @pytest.mark.usefixtures("default_ctrl_c")
 @both
-def test_ctrl_c_at_a_step(backend: str) -> None:
+def test_interrupt_raises_keyboard_interrupt(backend: str) -> None:
     for step in (0, 5, 20, 40):
         try:
             explore(pipeline_run, backend=backend, hooks={step: interrupt})
         except KeyboardInterrupt:
             continue
         except asyncio.CancelledError:
-            # There, anyio's runner leaves it as what asyncio made of it.
+            # Before 3.11, anyio's runner does not turn this into a KeyboardInterrupt.
             assert sys.version_info < (3, 11)
             continue
-        pytest.fail("it was not interrupted")
+        pytest.fail("the run was not interrupted")
 
 
-def test_the_process_dies_at_a_step() -> None:
+def test_kill_ends_the_process_at_its_step() -> None:
     code = """
 import anyio
 from antflow.testing import explore, kill
@@ -365,64 +364,66 @@ explore(main, hooks={4: kill})
     assert done.stdout.split() == [b"0", b"1", b"2", b"3"]
 
 
-def test_kill_is_the_signal_that_nobody_can_handle(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kill_sends_the_signal_that_cannot_be_handled(monkeypatch: pytest.MonkeyPatch) -> None:
     sent = []
     monkeypatch.setattr(exploration.os, "kill", lambda *args: sent.append(args))
-    explore(visits, hooks={2: kill})
+    explore(spell, hooks={2: kill})
     assert sent == [(os.getpid(), signal.SIGKILL)]
 
 
-def test_hooks_see_the_exploration() -> None:
+def test_hooks_are_called_with_the_exploration() -> None:
     seen = []
-    explore(visits, hooks={3: lambda exploration: seen.append(exploration.steps)})
+    explore(spell, hooks={3: lambda exploration: seen.append(exploration.steps)})
     assert seen == [3]
 
 
-def test_an_unknown_backend_is_refused() -> None:
+def test_an_unknown_backend_is_rejected() -> None:
     with pytest.raises(ValueError, match="backend must be 'asyncio' or 'trio', got 'uvloop'"):
-        explore(visits, backend="uvloop")
+        explore(spell, backend="uvloop")
 
 
 @pytest.mark.parametrize("arguments", [(-1,), (0, -1), (0, 0, -1), ("1",)])
-def test_a_decision_has_whole_numbers(arguments: Any) -> None:
+def test_a_decision_has_nonnegative_ints(arguments: Any) -> None:
     with pytest.raises((ValueError, TypeError)):
         Decision(*arguments)
 
 
 @both
-def test_a_loop_that_keeps_its_tasks_elsewhere_is_told_of(
+def test_an_event_loop_without_the_expected_queue_is_an_error(
     backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(exploration.Exploration, "_options", lambda self: {})
-    with pytest.raises(RuntimeError, match=f"this version of {backend} keeps what can run"):
-        explore(visits, backend=backend)
+    with pytest.raises(
+        RuntimeError, match=f"this version of {backend}: it does not find the queue"
+    ):
+        explore(spell, backend=backend)
 
 
-def test_wait_all_tasks_blocked_waits_for_those_held_back() -> None:
-    """On trio, which would otherwise take a task that is held back for a blocked one."""
+def test_wait_all_tasks_blocked_waits_for_held_tasks() -> None:
+    """Otherwise trio would treat a held task as a blocked one."""
 
     async def main() -> list[str]:
-        said = []
+        events = []
 
         async def steps() -> None:
             for _ in range(5):
                 await checkpoint()
-            said.append("steps")
+            events.append("steps")
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(steps)
             await trio.testing.wait_all_tasks_blocked()
-            said.append("blocked")
-        return said
+            events.append("blocked")
+        return events
 
     for step in range(12):
-        said = explore(main, backend="trio", schedule=[Decision(step, pause=1000)])
-        assert said == ["steps", "blocked"]
+        events = explore(main, backend="trio", schedule=[Decision(step, pause=1000)])
+        assert events == ["steps", "blocked"]
 
 
 @both
-def test_background_tasks_and_callbacks_keep_their_place(backend: str) -> None:
-    """A scope that is cancelled again and again, as anyio does it on asyncio, ends with them."""
+def test_repeated_cancellation_ends_under_each_schedule(backend: str) -> None:
+    """On asyncio, anyio delivers a cancellation in repeated callbacks until the scope ends."""
 
     async def main() -> int:
         ended = 0
@@ -446,7 +447,7 @@ def test_background_tasks_and_callbacks_keep_their_place(backend: str) -> None:
 
     assert explore(main, backend=backend) == 9
     for seed in range(30):
-        # Who is held back until the scope is cancelled sleeps fewer times than that.
+        # A task that is held back until the scope is cancelled sleeps fewer times.
         ended = explore(main, backend=backend, schedule=random_schedule(seed), max_steps=2000)
         assert ended is not None
         assert 0 <= ended <= 9

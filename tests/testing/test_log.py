@@ -1,4 +1,4 @@
-"""A log records what is read, what happens, and what is taken, in order."""
+"""A log records items read, events and results taken, in order."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def pipeline_of_one() -> Pipeline:
     return Pipeline([Stage("A", 1, [slow(0)], queue_capacity=0)])
 
 
-def words(log: EventLog) -> list[str]:
+def labels(log: EventLog) -> list[str]:
     return [
         entry.status if isinstance(entry, StatusEvent) else type(entry).__name__
         for entry in log.entries
@@ -23,26 +23,26 @@ def words(log: EventLog) -> list[str]:
     ]
 
 
-async def test_entries_are_in_the_order_in_which_things_happened() -> None:
+async def test_entries_are_in_order_of_occurrence() -> None:
     pipeline = pipeline_of_one()
     log = EventLog(pipeline)
     async with pipeline.stream(log.source(["a"])) as results:
         assert [result.value async for result in log.sink(results)] == ["a"]
     steps = ["queued", "in_progress", "completed"]
-    assert [word for word in words(log) if word not in ("Ended", "Taken")] == [
+    assert [label for label in labels(log) if label not in ("Ended", "Taken")] == [
         "Opened",
         "Read",
         *steps,
     ]
-    assert words(log).count("Ended") == words(log).count("Taken") == 1
-    assert words(log).index("Taken") > words(log).index("completed")
+    assert labels(log).count("Ended") == labels(log).count("Taken") == 1
+    assert labels(log).index("Taken") > labels(log).index("completed")
     assert [event.event_type for event in log.task_events] == ["start", "complete"]
     assert [event.status for event in log.status_events] == steps
     assert log.read == len(log.taken) == 1
     assert repr(log) == f"<EventLog: 1 read, {len(log.entries)} entries>"
 
 
-async def test_ids_and_numbers_are_those_of_the_run() -> None:
+async def test_a_log_gives_items_the_ids_and_numbers_that_the_run_gives_them() -> None:
     log = EventLog(pipeline_of_one())
     items = ["a", Item("b", id="B"), {"id": "C", "value": "c"}, {"id": "D"}]
     results = await log.pipeline.run(log.source(items))
@@ -51,7 +51,7 @@ async def test_ids_and_numbers_are_those_of_the_run() -> None:
     assert reads == [(0, 0), ("B", 1), ("C", 2), ("D", 3)]
 
 
-async def test_what_happened_to_one_item_can_be_told() -> None:
+async def test_a_log_shows_the_history_of_one_item() -> None:
     pipeline = pipeline_of_one()
     log = EventLog(pipeline)
     async with pipeline.stream(log.source(["x", "y"])) as results:
@@ -61,18 +61,18 @@ async def test_what_happened_to_one_item_can_be_told() -> None:
     assert [type(entry).__name__ for entry in log.of(1)][::6] == ["Read", "Taken"]
     lines = [line.partition("] ")[2] for line in log.story(1).splitlines()]
     assert lines == [
-        "read as number 1",
+        "read from the source as number 1",
         "A: queued",
         "A: in_progress, A-W0",
         "A: start slow, attempt 1, A-W0",
         "A: complete slow, attempt 1, A-W0",
         "A: completed, A-W0",
-        "taken as number 1",
+        "taken from the stream as number 1",
     ]
     assert log.of(7) == []
 
 
-async def test_errors_are_told() -> None:
+async def test_a_history_contains_errors() -> None:
     async def bad(value: Any) -> Any:
         raise ValueError("no good")
 
@@ -83,18 +83,18 @@ async def test_errors_are_told() -> None:
     assert "A: failed, A-W0 ('no good')" in log.story(0)
 
 
-async def test_a_log_hears_nothing_after_its_block() -> None:
+async def test_a_log_records_nothing_after_its_block() -> None:
     pipeline = pipeline_of_one()
     with EventLog(pipeline) as log:
         await pipeline.run([1])
-    heard = len(log.entries)
+    recorded = len(log.entries)
     await pipeline.run([1])
-    assert len(log.entries) == heard == 5
+    assert len(log.entries) == recorded == 5
     assert pipeline.events.status_subscriptions == pipeline.events.task_subscriptions == []
 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
-async def test_a_source_is_closed_and_says_whether_it_came_to_its_end(kind: str) -> None:
+async def test_a_source_is_closed_and_the_log_says_whether_it_was_exhausted(kind: str) -> None:
     closed = []
 
     def sync_source() -> Iterator[int]:
@@ -122,18 +122,18 @@ async def test_a_source_is_closed_and_says_whether_it_came_to_its_end(kind: str)
 
 
 class AsyncOnes:
-    """An async iterator that is no generator."""
+    """An async iterator that is not a generator."""
 
     def __init__(self) -> None:
-        self.left = 2
+        self.remaining = 2
 
     def __aiter__(self) -> AsyncOnes:
         return self
 
     async def __anext__(self) -> int:
-        if not self.left:
+        if not self.remaining:
             raise StopAsyncIteration
-        self.left -= 1
+        self.remaining -= 1
         return 1
 
 

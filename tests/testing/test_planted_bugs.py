@@ -1,9 +1,9 @@
 """
-Bugs that are put into the engine are found, on each backend.
+Bugs that are planted in the engine are found on each backend.
 
-Some by one run with many items and retries; which item shows it first is up to the backend, as trio
-changes the order of its tasks at random. All by one property that users could write, under
-schedules that hypothesis draws; and of these some not in the plain order.
+Some are found by one run with many items and retries. The first item that shows the bug differs,
+since trio runs its tasks in random order. Nearly all are found by one property that users could
+write, under schedules that hypothesis draws. Some of these are not found in the default order.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ from testing.pipeline_property import Case, cases, keeps_its_promises
 Patch = pytest.MonkeyPatch
 Plant = Callable[[Patch], None]
 
-# In so many runs a bug has to show itself. Most need a dozen, those that hide up to some hundreds.
+# A bug must be found within this many runs. Most need a dozen, the hidden ones a few hundred.
 EXAMPLES = 1000
 
 both = pytest.mark.parametrize("backend", ["asyncio", "trio"])
 
 
 class FoundError(Exception):
-    """The property failed for a case, which is the argument."""
+    """The property failed. The argument is the failing case."""
 
 
-def check(backend: str, examples: int, *, plain: bool = False) -> None:
-    """Try the property, with the same draws each time, until it fails."""
+def check(backend: str, examples: int, *, default_order: bool = False) -> None:
+    """Check the property with up to *examples* draws, the same ones each time."""
     tried: list[Case] = []
-    drawn = st.just([]) if plain else schedules(gap=8, pause=60)
+    drawn = st.just([]) if default_order else schedules(gap=8, pause=60)
 
     @settings(max_examples=examples, database=None, derandomize=True, phases=[Phase.generate])
     @given(case=cases(), schedule=drawn)
@@ -60,22 +60,22 @@ def check(backend: str, examples: int, *, plain: bool = False) -> None:
 
 @pytest.mark.virtual_time
 @pytest.mark.parametrize(
-    ("plant", "words"),
+    ("plant", "message"),
     [
-        (planted.forget_failures, "P1 .*failed, and it did not come out"),
-        (planted.deliver_some_results_twice, "P1 .*it came out 2 times"),
-        (planted.keep_results_in_order_of_arrival, "P2 .*came out after number"),
+        (planted.forget_failures, "P1 .*'failed', but it was not returned"),
+        (planted.deliver_some_results_twice, "P1 .*it was returned 2 times"),
+        (planted.keep_results_in_order_of_arrival, "P2 .*was returned after number"),
         (
             planted.publish_after_sending,
-            "P3 .*: in_progress' came .*It should have been '[AB]: queued'",
+            "P3 .*: in_progress' (was the first event|followed .*)\\. Expected '[AB]: queued'",
         ),
         (planted.let_the_last_go_first, "P4 .*it started before item"),
-        (planted.start_a_worker_too_many, "P5 .*There should be at most"),
+        (planted.start_a_worker_too_many, "P5 .*Expected at most"),
         (planted.forget_the_bounds, "P5 .*items are at the stage"),
         (planted.give_one_more_place_for_each_retry, "P5 .*items are at the stage"),
     ],
 )
-async def test_bugs_are_found_by_a_run(plant: Plant, words: str, monkeypatch: Patch) -> None:
+async def test_bugs_are_found_by_a_run(plant: Plant, message: str, monkeypatch: Patch) -> None:
     async def run() -> None:
         delays = slow(lambda value: value % 3)
         fails = failing(when=lambda value: value % 7 == 0)
@@ -92,11 +92,11 @@ async def test_bugs_are_found_by_a_run(plant: Plant, words: str, monkeypatch: Pa
 
     await run()
     plant(monkeypatch)
-    with pytest.raises(AssertionError, match=words):
+    with pytest.raises(AssertionError, match=message):
         await run()
 
 
-# With words of what comes out: a broken promise, a run that is stuck, or an error of the engine.
+# With a pattern of the error: a broken promise, a stuck run, or an exception of the engine.
 BUGS = [
     (planted.forget_failures, "P1"),
     (planted.deliver_some_results_twice, "P1|IndexError"),
@@ -120,7 +120,7 @@ BUGS = [
     (planted.stop_a_feeder_with_an_item_in_hand, "Deadlock"),
     (planted.take_a_cancellation_for_a_failure, "AssertionError"),
 ]
-# These need a task that is held up, as no task is in the plain order.
+# These need a task that is held back, which never happens in the default order.
 HIDDEN = [
     (planted.take_an_earlier_quiet_for_this_one, "P1"),
     (planted.end_a_run_that_is_quiet_for_a_moment, "PipelineError"),
@@ -133,26 +133,26 @@ def test_nothing_is_found_where_there_is_no_bug(backend: str) -> None:
 
 
 @both
-@pytest.mark.parametrize(("plant", "what"), BUGS)
+@pytest.mark.parametrize(("plant", "pattern"), BUGS)
 def test_bugs_are_found_by_the_property(
-    backend: str, plant: Plant, what: str, monkeypatch: Patch
+    backend: str, plant: Plant, pattern: str, monkeypatch: Patch
 ) -> None:
     plant(monkeypatch)
     with pytest.raises(FoundError) as found:
         check(backend, EXAMPLES)
-    assert re.search(what, repr(found.value.__cause__))
+    assert re.search(pattern, repr(found.value.__cause__))
 
 
 @both
-@pytest.mark.parametrize(("plant", "what"), HIDDEN)
+@pytest.mark.parametrize(("plant", "pattern"), HIDDEN)
 def test_some_bugs_are_found_by_schedules_only(
-    backend: str, plant: Plant, what: str, monkeypatch: Patch
+    backend: str, plant: Plant, pattern: str, monkeypatch: Patch
 ) -> None:
     plant(monkeypatch)
     with pytest.raises(FoundError) as found:
         check(backend, EXAMPLES)
-    assert re.search(what, repr(found.value.__cause__))
-    # The same case is right in the plain order, and so are others.
+    assert re.search(pattern, repr(found.value.__cause__))
+    # The same case and others pass in the default order.
     (case,) = found.value.args
     keeps_its_promises(backend, case, [])
-    check(backend, 30, plain=True)
+    check(backend, 30, default_order=True)

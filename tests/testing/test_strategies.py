@@ -1,4 +1,4 @@
-"""The strategies draw what they say, and shrink to the simplest."""
+"""The strategies draw what they document, and shrink to the simplest example."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def test_sources_can_be_run_more_than_once(source: Any) -> None:
         (AsyncSource, AsyncSource([0, 1])),
     ],
 )
-def test_sources_of_each_kind_shrink_to_bare_values(kind: type, simplest: Any) -> None:
+def test_each_kind_of_source_shrinks_to_bare_values(kind: type, simplest: Any) -> None:
     assert find(sources(min_size=2), lambda source: isinstance(source, kind)) == simplest
 
 
@@ -47,7 +47,7 @@ def test_sources_draw_items_and_dicts() -> None:
         assert (item["id"] if isinstance(item, dict) else item.id) == item_id
 
 
-def test_stages_shrink_to_one_worker_that_passes_values_on() -> None:
+def test_stages_shrink_to_one_worker_and_a_task_that_returns_its_value() -> None:
     stage = find(stages("X"), lambda stage: True)
     assert (stage.name, stage.workers, stage.queue_capacity) == ("X", 1, 0)
     assert stage.tasks == (DrawnTask([0.0], [0]),)
@@ -55,7 +55,7 @@ def test_stages_shrink_to_one_worker_that_passes_values_on() -> None:
 
 
 @given(stage=stages(max_workers=2, max_capacity=1, max_failures=0))
-def test_stages_keep_to_their_limits(stage: Stage) -> None:
+def test_stages_keep_within_their_limits(stage: Stage) -> None:
     assert stage.workers <= 2
     assert stage.capacity <= 1
     assert {stage.tasks[0].failures_of(n) for n in range(9)} == {0}  # type: ignore[attr-defined]
@@ -70,16 +70,16 @@ def test_pipelines_shrink_to_what_matters() -> None:
 
 @pytest.mark.virtual_time
 @given(data=st.data())
-async def test_what_a_drawn_task_does_is_known_before(data: st.DataObject) -> None:
+async def test_the_behaviour_of_a_drawn_task_is_known_in_advance(data: st.DataObject) -> None:
     stage = data.draw(stages())
     task = stage.tasks[0]
     assert isinstance(task, DrawnTask)
     results = await Pipeline([stage]).run(range(8))
-    lasts = [task.failures_of(n) < stage.retry_policy.attempts for n in range(8)]
-    assert results.values == [n for n in range(8) if lasts[n]]
+    succeeds = [task.failures_of(n) < stage.retry_policy.attempts for n in range(8)]
+    assert results.values == [n for n in range(8) if succeeds[n]]
 
 
-async def test_a_drawn_task_takes_a_task_of_the_user() -> None:
+async def test_a_drawn_task_calls_a_task_of_the_user() -> None:
     async def double(value: str) -> str:
         return value * 2
 
@@ -92,16 +92,16 @@ async def test_a_drawn_task_takes_a_task_of_the_user() -> None:
 
 
 @pytest.mark.parametrize("strategy", [sources, stages, pipelines])
-def test_without_hypothesis_it_is_told_what_to_install(
+def test_without_hypothesis_the_error_says_what_to_install(
     strategy: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "hypothesis", None)
-    with pytest.raises(ImportError, match=r'pip install "antflow\[testing\]"'):
+    with pytest.raises(ImportError, match=r"pip install -e '\.\[testing\]'"):
         strategy()
 
 
 @pytest.mark.parametrize(
-    ("call", "words"),
+    ("call", "message"),
     [
         (lambda: sources(min_size=-1), "sources.*: min_size must be a whole number of at least 0"),
         (lambda: sources(min_size=3, max_size=2), "max_size must be a whole number of at least 3"),
@@ -113,7 +113,7 @@ def test_without_hypothesis_it_is_told_what_to_install(
         (lambda: pipelines(max_workers=0), "max_workers must be a whole number of at least 1"),
     ],
 )
-def test_arguments_are_checked(call: Any, words: str) -> None:
-    with pytest.raises(PipelineError, match=words) as caught:
+def test_arguments_are_checked(call: Any, message: str) -> None:
+    with pytest.raises(PipelineError, match=message) as caught:
         call()
     assert isinstance(caught.value, StageValidationError)

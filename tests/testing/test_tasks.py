@@ -1,4 +1,4 @@
-"""Tasks that misbehave on purpose, as users build them for their tests."""
+"""Tasks that fail or wait on purpose, as users build them for their tests."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def parse(value: Any) -> Any:
 
 
 async def attempts(task: Any, value: Any) -> list[Any]:
-    """Call *task* until it succeeds, and return the errors and the value."""
+    """Call *task* until it succeeds; return the error messages, and the value in a tuple."""
     outcomes: list[Any] = []
     while not outcomes or isinstance(outcomes[-1], str):
         try:
@@ -38,19 +38,19 @@ async def attempts(task: Any, value: Any) -> list[Any]:
 async def test_flaky_fails_the_first_attempts_of_each_value(value: Any) -> None:
     task = flaky()
     first, second, last = await attempts(task, value)
-    assert first.startswith("attempt 1 of 2 that fail: ")
-    assert second.startswith("attempt 2 of 2 that fail: ")
+    assert first.startswith("planned failure 1 of 2: ")
+    assert second.startswith("planned failure 2 of 2: ")
     assert last[0] is value
 
 
-async def test_flaky_knows_an_unhashable_value_that_is_built_anew() -> None:
+async def test_flaky_recognizes_an_unhashable_value_that_is_rebuilt() -> None:
     task = flaky(times=1)
     with pytest.raises(ConnectionError):
         await task([1])
     assert await task([1]) == [1]
 
 
-async def test_flaky_knows_a_value_without_hash_and_repr_by_identity() -> None:
+async def test_flaky_recognizes_a_value_without_hash_and_repr_by_its_identity() -> None:
     class Bad(list[int]):
         def __repr__(self) -> str:
             raise ValueError
@@ -61,14 +61,14 @@ async def test_flaky_knows_a_value_without_hash_and_repr_by_identity() -> None:
     assert await task(bad) is bad
 
 
-async def test_flaky_tells_equal_values_of_different_types_apart() -> None:
+async def test_flaky_distinguishes_equal_values_of_different_types() -> None:
     task = flaky(times=1)
     for value in (1, True, 1.0):
         with pytest.raises(ConnectionError):
             await task(value)
 
 
-async def test_flaky_does_the_same_in_each_run() -> None:
+async def test_flaky_behaves_the_same_in_each_run() -> None:
     pipeline = Pipeline([Stage("A", 3, [flaky(fetch)], **AT_ONCE)])
     for _ in range(2):
         log = EventLog(pipeline)
@@ -78,7 +78,7 @@ async def test_flaky_does_the_same_in_each_run() -> None:
         log.close()
 
 
-def test_flaky_begins_anew_in_each_event_loop() -> None:
+def test_flaky_starts_its_counts_again_in_each_event_loop() -> None:
     task = flaky(times=2)
 
     async def once() -> str:
@@ -87,26 +87,26 @@ def test_flaky_begins_anew_in_each_event_loop() -> None:
         return str(caught.value)
 
     for backend in ("asyncio", "trio"):
-        assert anyio.run(once, backend=backend).startswith("attempt 1 of 2")
+        assert anyio.run(once, backend=backend).startswith("planned failure 1 of 2")
 
 
-async def test_flaky_asks_a_function_how_often() -> None:
+async def test_flaky_calls_a_function_for_the_number_of_failures() -> None:
     task = flaky(times=lambda value: value)
     assert [len(await attempts(task, value)) for value in (0, 1, 3)] == [1, 2, 4]
 
 
-async def test_failing_fails_where_it_is_told_to_however_often_it_is_tried() -> None:
+async def test_failing_fails_every_attempt_of_the_chosen_items() -> None:
     pipeline = Pipeline(
         [Stage("A", 2, [failing(KeyError, fetch, when=lambda v: v > 1)], **AT_ONCE)]
     )
     results = await pipeline.run(range(4))
     assert results.values == [(0, "fetched"), (1, "fetched")]
     assert [(failed.value, failed.attempts) for failed in results.failures] == [(2, 3), (3, 3)]
-    with pytest.raises(ValueError, match="it fails whenever it is tried: 5"):
+    with pytest.raises(ValueError, match="planned failure of every attempt: 5"):
         await failing()(5)
 
 
-async def test_errors_may_be_made_for_a_value() -> None:
+async def test_an_error_may_be_made_from_the_value() -> None:
     with pytest.raises(KeyError, match="7"):
         await flaky(error=KeyError)(7)
     with pytest.raises(OSError, match="no 7"):
@@ -117,7 +117,7 @@ async def test_errors_may_be_made_for_a_value() -> None:
 
 
 @pytest.mark.virtual_time
-async def test_slow_waits_for_a_time_for_times_in_turn_or_for_what_a_value_needs() -> None:
+async def test_slow_sleeps_for_a_number_a_sequence_or_a_function_of_the_value() -> None:
     async def seconds(task: Any, *values: float) -> list[float]:
         times = []
         for value in values:
@@ -139,7 +139,7 @@ async def test_slow_waits_for_a_time_for_times_in_turn_or_for_what_a_value_needs
 @pytest.mark.parametrize(
     "build", [flaky, functools.partial(failing, KeyError), functools.partial(slow, 0)]
 )
-async def test_builders_take_the_name_of_the_task_that_they_wrap(build: Any) -> None:
+async def test_builders_keep_the_name_of_the_wrapped_task(build: Any) -> None:
     name = getattr(build, "func", build).__name__
     assert build().__name__ == name
     assert build(fetch).__name__ == build(functools.partial(fetch)).__name__ == "fetch"
@@ -152,7 +152,7 @@ async def test_plain_tasks_are_called_as_a_stage_calls_them(task: Any) -> None:
     assert (value, word) in [(1, "parsed"), (1, "fetched")]
 
 
-async def test_builders_keep_what_a_stage_checks_and_unpacks() -> None:
+async def test_builders_keep_the_signature_of_the_wrapped_task() -> None:
     async def add(left: int, right: int) -> int:
         return left + right
 
@@ -164,7 +164,7 @@ async def test_builders_keep_what_a_stage_checks_and_unpacks() -> None:
         Stage("A", 1, [flaky(add)])
 
 
-async def test_a_run_with_all_of_them_keeps_the_promises() -> None:
+async def test_a_run_with_all_builders_keeps_the_promises() -> None:
     pipeline = Pipeline(
         [
             Stage("A", 3, [slow([0, 0]), flaky(fetch, times=1)], "per_stage", **AT_ONCE),
@@ -178,7 +178,7 @@ async def test_a_run_with_all_of_them_keeps_the_promises() -> None:
 
 
 @pytest.mark.parametrize(
-    ("build", "words"),
+    ("build", "message"),
     [
         (lambda: flaky(3), r"flaky\(\): task must be a function or None, got 3.*flaky\(times=…\)"),
         (lambda: flaky(times=-1), "flaky.*: times must be a whole number of at least 0, got -1"),
@@ -199,16 +199,16 @@ async def test_a_run_with_all_of_them_keeps_the_promises() -> None:
         (lambda: slow("1"), "delay must be a number"),
     ],
 )
-def test_arguments_are_checked_when_the_task_is_built(build: Any, words: str) -> None:
-    with pytest.raises(StageValidationError, match=words):
+def test_arguments_are_checked_when_the_task_is_built(build: Any, message: str) -> None:
+    with pytest.raises(StageValidationError, match=message):
         build()
 
 
-async def test_what_a_plain_function_returns_is_not_asked_what_it_is() -> None:
+async def test_the_class_of_a_returned_value_is_not_read() -> None:
     class Shy:
         @property
         def __class__(self) -> Any:
-            raise RuntimeError("ask not")
+            raise RuntimeError("__class__ was read")
 
     shy = Shy()
     assert await slow(0, lambda value: shy)(1) is shy

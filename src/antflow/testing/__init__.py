@@ -1,16 +1,18 @@
 """
-Tools for those who test their own pipelines: virtual time, schedules, faults, promises.
+Tools for testing your own pipelines: virtual time, schedules, injected failures and promises.
 
-Needs the extra "testing": ``pip install 'antflow[testing]'``.
+It needs the extra ``testing``. In a clone of antflow: ``pip install -e '.[testing]'``.
 """
 
 from __future__ import annotations
 
 try:
+    # Half of the kit controls trio, so a missing trio is reported at once.
     import trio as _trio
 except ImportError as error:  # pragma: no cover
     raise ImportError(
-        "antflow.testing needs trio and hypothesis: pip install 'antflow[testing]'"
+        "antflow.testing needs trio and hypothesis. In a clone of antflow, run: "
+        "pip install -e '.[testing]'"
     ) from error
 
 from ._exploration.clock import VirtualTimeLoop as VirtualTimeLoop
@@ -77,6 +79,6 @@ __all__ = [
     "virtual_clock",
 ]
 
-# Users see `antflow.testing.flaky`, not the room it was built in.
+# In messages and in the documentation a name is `antflow.testing.flaky`, without private modules.
 for _public in [globals()[name] for name in __all__]:
     _public.__module__ = __name__

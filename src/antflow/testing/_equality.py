@@ -1,4 +1,4 @@
-"""What stands for a value where it is looked up again."""
+"""Hashable keys for values of any type, so that values can be counted and looked up."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Hashable
 from typing import Any
 
 
-def key_of(value: Any) -> Hashable:
+def equality_key(value: Any) -> Hashable:
     """
-    Return what is equal for equal values of one type, for unhashable ones too.
+    Return a hashable key that is equal for equal values of one type.
 
-    What cannot be hashed is told by its repr, so that a dict which is built anew for each attempt
-    counts as the same; what has no repr either, by its identity.
+    The key of an unhashable value contains its repr, so a dict that is rebuilt for each attempt
+    keeps its key. If the repr raises as well, the key contains the identity of the value.
     """
     try:
         hash(value)
@@ -20,5 +20,5 @@ def key_of(value: Any) -> Hashable:
             return type(value), repr(value)
         except Exception:
             return type(value), id(value)
-    # 1, 1.0 and True are equal and not the same.
+    # The type tells 1, 1.0 and True apart, which are equal.
     return type(value), value

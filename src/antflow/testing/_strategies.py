@@ -1,9 +1,9 @@
-"""Strategies for hypothesis: sources, stages and pipelines that do all that may happen."""
+"""Hypothesis strategies for sources, stages and pipelines."""
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -19,13 +19,18 @@ from ._tasks import flaky, slow
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
 
-# Seconds: several that are equal, so that things happen at the same time.
+# Seconds. With so few values, several delays often end at the same time.
 _DELAYS = [0.0, 0.5, 1.0, 7.0]
 
 
 @frozen
 class GeneratorSource:
-    """A source whose iterator is a generator; it can be run more than once."""
+    """
+    A source whose iterator is a generator. It can be iterated over more than once.
+
+    Attributes:
+        items: The items that it yields.
+    """
 
     items: list[Any]
 
@@ -36,11 +41,11 @@ class GeneratorSource:
 @frozen
 class AsyncSource:
     """
-    A source whose iterator is an async generator; it can be run more than once.
+    A source whose iterator is an async generator. It can be iterated over more than once.
 
     Attributes:
-        items: What it gives.
-        delay: Seconds before each.
+        items: The items that it yields.
+        delay: Seconds that it sleeps before each item. Default 0.
     """
 
     items: list[Any]
@@ -56,15 +61,15 @@ class AsyncSource:
 @frozen
 class DrawnTask:
     """
-    A task that waits, fails now and then, and passes its value on, as it was drawn.
+    A task with drawn behaviour: each attempt sleeps, some attempts fail, then *task* is called.
 
-    What it does depends on the value alone: for a whole number *n*, what stands at place *n* in
-    the two lists, which are repeated as needed.
+    The behaviour depends only on the value. An int *n* selects the entry ``n % len(list)`` of each
+    list; any other value selects an entry by a checksum of its repr.
 
     Attributes:
-        delays: How many seconds each attempt takes.
-        failures: How many attempts fail before one succeeds.
-        task: What is done then; by default the value is passed on.
+        delays: Seconds that each attempt takes.
+        failures: The number of attempts that fail before one succeeds.
+        task: Called by the attempt that succeeds. By default the value is returned.
     """
 
     delays: list[float]
@@ -74,49 +79,49 @@ class DrawnTask:
     __name__: str = field(default="drawn", init=False, repr=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
-        flawed = flaky(self.task, times=self.failures_of)
-        object.__setattr__(self, "_call", slow(self.delay_of, flawed))
+        failing_first = flaky(self.task, times=self.failures_of)
+        object.__setattr__(self, "_call", slow(self.delay_of, failing_first))
 
     async def __call__(self, value: Any) -> Any:
-        """Do it."""
+        """Make one attempt with *value*."""
         return await self._call(value)
 
     def delay_of(self, value: Any) -> float:
         """Return how many seconds an attempt with *value* takes."""
-        return self.delays[_place_of(value) % len(self.delays)]
+        return self.delays[_index_of(value) % len(self.delays)]
 
     def failures_of(self, value: Any) -> int:
         """Return how many attempts with *value* fail before one succeeds."""
-        return self.failures[_place_of(value) % len(self.failures)]
+        return self.failures[_index_of(value) % len(self.failures)]
 
 
-def _place_of(value: Any) -> int:
-    # Not hash(): that of texts differs from process to process.
+def _index_of(value: Any) -> int:
+    # Not hash(): the hash of a string differs from process to process.
     return value if isinstance(value, int) else zlib.crc32(repr(value).encode())
 
 
-def _hypothesis() -> Any:
+def _import_strategies() -> Any:
     try:
         from hypothesis import strategies
     except ImportError as error:
         raise ImportError(
-            "the strategies of antflow.testing draw with hypothesis, which is not installed: "
-            'pip install "antflow[testing]"'
+            "the strategies of antflow.testing need hypothesis, which is not installed. "
+            "In a clone of antflow, run: pip install -e '.[testing]'"
         ) from error
     return strategies
 
 
 def sources(*, min_size: int = 0, max_size: int = 20) -> SearchStrategy[Any]:
     """
-    Return a strategy for what a pipeline can be run with.
+    Return a strategy for sources, that is for arguments of `Pipeline.run()`.
 
-    It draws lists, generators and async generators (as objects that can be run more than once, and
-    show what they give) of bare values, dicts with ids, and `Item`. The values are 0, 1, 2, …; all
-    ids differ. The simplest is a short list of bare values.
+    It draws lists, `GeneratorSource` and `AsyncSource`, all of which can be run more than once. The
+    items of a source are all bare values, all dicts with an id, or all `Item`. The values are 0, 1,
+    2, …, and all ids differ. The simplest source is a short list of bare values.
 
     Args:
-        min_size: How many items there are at least.
-        max_size: How many items there are at most.
+        min_size: The smallest number of items. Default 0.
+        max_size: The largest number of items. Default 20.
 
     Raises:
         StageValidationError: An argument is not valid.
@@ -125,9 +130,9 @@ def sources(*, min_size: int = 0, max_size: int = 20) -> SearchStrategy[Any]:
     owner = "sources()"
     check_int(owner, "min_size", min_size, at_least=0)
     check_int(owner, "max_size", max_size, at_least=min_size)
-    st = _hypothesis()
-    wrap = st.sampled_from([_bare, _as_dict, _as_item])
-    items = st.builds(_wrapped, wrap, st.integers(min_size, max_size))
+    st = _import_strategies()
+    make_item = st.sampled_from([_bare, _as_dict, _as_item])
+    items = st.builds(_make_items, make_item, st.integers(min_size, max_size))
     return st.one_of(  # type: ignore[no-any-return]
         items,
         st.builds(GeneratorSource, items),
@@ -135,8 +140,8 @@ def sources(*, min_size: int = 0, max_size: int = 20) -> SearchStrategy[Any]:
     )
 
 
-def _wrapped(wrap: Any, count: int) -> list[Any]:
-    return [wrap(number) for number in range(count)]
+def _make_items(make_item: Callable[[int], Any], count: int) -> list[Any]:
+    return [make_item(number) for number in range(count)]
 
 
 def _bare(number: int) -> Any:
@@ -162,16 +167,18 @@ def stages(
     """
     Return a strategy for stages.
 
-    Each has one `DrawnTask`, which takes up to 7 seconds and fails some attempts, and a
-    `RetryPolicy` of either scope with up to 3 attempts: so run them in virtual time. The simplest
-    has one worker, no room in its queue, no retries, and a task that does nothing.
+    Each stage has one `DrawnTask`, whose attempts take up to 7 seconds and may fail, and a
+    `RetryPolicy` of either scope with up to 3 attempts. Run them in virtual time. The simplest
+    stage has one worker, ``queue_capacity=0``, one attempt, and a task that returns its value at
+    once.
 
     Args:
-        name: Of the stage.
-        task: What the task does when it does not fail; by default it passes its value on.
-        max_workers: How many workers there are at most.
-        max_capacity: How large the ``queue_capacity`` is at most.
-        max_failures: How many attempts fail at most for an item; with 0, none.
+        name: The name of the stage. Default "S0".
+        task: Called by each attempt that does not fail. By default the value is returned.
+        max_workers: The largest number of workers. Default 4.
+        max_capacity: The largest ``queue_capacity``. Default 3.
+        max_failures: The largest number of attempts that fail for one item; with 0 none fails.
+            Default 3.
 
     Raises:
         StageValidationError: An argument is not valid.
@@ -182,7 +189,7 @@ def stages(
     check_int(owner, "max_workers", max_workers, at_least=1)
     check_int(owner, "max_capacity", max_capacity, at_least=0)
     check_int(owner, "max_failures", max_failures, at_least=0)
-    st = _hypothesis()
+    st = _import_strategies()
     drawn = st.builds(
         DrawnTask,
         st.lists(st.sampled_from(_DELAYS), min_size=1, max_size=6),
@@ -208,22 +215,22 @@ def stages(
 
 def pipelines(*, max_stages: int = 3, **limits: Any) -> SearchStrategy[Pipeline]:
     """
-    Return a strategy for pipelines of `stages()`, which are named S0, S1, …
+    Return a strategy for pipelines of `stages()`, named S0, S1, …
 
     Args:
-        max_stages: How many stages there are at most.
-        limits: As for `stages()`.
+        max_stages: The largest number of stages. Default 3.
+        limits: Keyword arguments of `stages()`.
 
     Raises:
         StageValidationError: An argument is not valid.
         ImportError: hypothesis is not installed.
     """
     check_int("pipelines()", "max_stages", max_stages, at_least=1)
-    st = _hypothesis()
+    st = _import_strategies()
     return st.builds(  # type: ignore[no-any-return]
-        _numbered, st.lists(stages(**limits), min_size=1, max_size=max_stages)
+        _make_pipeline, st.lists(stages(**limits), min_size=1, max_size=max_stages)
     )
 
 
-def _numbered(drawn: list[Stage]) -> Pipeline:
+def _make_pipeline(drawn: list[Stage]) -> Pipeline:
     return Pipeline([evolve(stage, name=f"S{number}") for number, stage in enumerate(drawn)])

@@ -1,4 +1,4 @@
-"""Task functions that misbehave on purpose."""
+"""Builders of task functions that fail or wait on purpose."""
 
 from __future__ import annotations
 
@@ -16,32 +16,37 @@ from .._definition.callables import is_async, is_awaitable, task_name
 from .._definition.stage import Task
 from .._definition.validation import check_int, check_number, check_signature, reject_argument
 from .._model.describe import short_repr
-from ._equality import key_of
+from ._equality import equality_key
 
 T = TypeVar("T")
 AsyncTask = Callable[..., Any]
-Raised = type[BaseException] | Callable[[Any], BaseException]
+ErrorFactory = type[BaseException] | Callable[[Any], BaseException]
 
 
 def flaky(
     task: Task | None = None,
     *,
     times: int | Callable[[Any], int] = 2,
-    error: Raised = ConnectionError,
+    error: ErrorFactory = ConnectionError,
 ) -> AsyncTask:
     """
-    Return a task that fails the first attempts of each item, and then does what *task* does.
+    Return a task that fails the first attempts of each item and then calls *task*.
 
-    An item is known by its value: by its type and equality, or, if it cannot be hashed, by its
-    repr. So give items that are to be counted apart different values. An item that got through is
-    forgotten: if its value comes again, in this run or in the next, it fails as often again. One
-    that did not, since it had fewer attempts, goes on counting if its value comes again in the same
-    event loop; another loop begins anew.
+    Attempts are counted per value. Values are the same if their types are the same and they are
+    equal or, if they are unhashable, have the same repr. Items whose attempts are to be counted
+    separately need different values. The count of a value starts again when an attempt passes, so
+    the same value fails as often when it comes again. If an item runs out of attempts before that,
+    its count continues with the next item that has its value. Each event loop has its own counts.
+
+    An attempt raises `StageValidationError` if *times* is a function and returns no valid number,
+    and TypeError if *error* is a function and returns no exception.
 
     Args:
-        task: Async or plain; without it the value is passed on.
-        times: How many attempts of each item fail; or a function that says so for a value.
-        error: A class of exceptions; or a function that makes one for a value.
+        task: An async or plain function. By default the value is returned.
+        times: The number of attempts that fail for each item, or a function that returns it for a
+            value. Default 2.
+        error: An exception class, or a function that returns an exception for a value. Default
+            ConnectionError.
 
     Raises:
         StageValidationError: An argument is not valid.
@@ -53,34 +58,37 @@ def flaky(
     else:
         check_int(owner, "times", times, at_least=0)
     _check_error(owner, error)
-    failed = RunVar[Counter[Hashable]]("attempts that failed, by key")
+    failures = RunVar[Counter[Hashable]]("failures so far, by equality key")
 
     async def before(value: Any) -> None:
-        number = times(value) if callable(times) else times
-        check_int(owner, f"times({short_repr(value)})", number, at_least=0)
-        counts = _of_this_loop(failed, Counter)
-        key = key_of(value)
-        if counts[key] < number:
+        planned = times(value) if callable(times) else times
+        check_int(owner, f"times({short_repr(value)})", planned, at_least=0)
+        counts = _get_or_set(failures, Counter)
+        key = equality_key(value)
+        if counts[key] < planned:
             counts[key] += 1
-            raise _made(error, value, f"attempt {counts[key]} of {number} that fail")
+            raise _make_error(error, value, f"planned failure {counts[key]} of {planned}")
         del counts[key]
 
-    return _preceded(before, task, "flaky")
+    return _call_before(before, task, "flaky")
 
 
 def failing(
-    error: Raised = ValueError,
+    error: ErrorFactory = ValueError,
     task: Task | None = None,
     *,
     when: Callable[[Any], Any] = lambda value: True,
 ) -> AsyncTask:
     """
-    Return a task that fails for some items, however often it is tried.
+    Return a task that fails every attempt of some items and calls *task* for the others.
+
+    An attempt raises TypeError if *error* is a function and returns no exception.
 
     Args:
-        error: A class of exceptions; or a function that makes one for a value.
-        task: What is done for the other items, async or plain; without it the value is passed on.
-        when: Says for a value whether it fails.
+        error: An exception class, or a function that returns an exception for a value. Default
+            ValueError.
+        task: An async or plain function. By default the value is returned.
+        when: A function that returns for a value whether its attempts fail. By default all fail.
 
     Raises:
         StageValidationError: An argument is not valid.
@@ -92,21 +100,24 @@ def failing(
 
     async def before(value: Any) -> None:
         if when(value):
-            raise _made(error, value, "it fails whenever it is tried")
+            raise _make_error(error, value, "planned failure of every attempt")
 
-    return _preceded(before, task, "failing")
+    return _call_before(before, task, "failing")
 
 
 def slow(
     delay: float | Sequence[float] | Callable[[Any], float], task: Task | None = None
 ) -> AsyncTask:
     """
-    Return a task that waits before it does what *task* does.
+    Return a task that sleeps before it calls *task*.
+
+    A call raises `StageValidationError` if *delay* is a function and returns no valid number.
 
     Args:
-        delay: Seconds; or several, one for each call in turn, from the first one on in each event
-            loop; or a function that returns them for a value. math.inf waits until it is cancelled.
-        task: Async or plain; without it the value is passed on.
+        delay: Seconds before each call; or a sequence of seconds, one per call and then again from
+            its start, beginning anew in each event loop; or a function that returns the seconds for
+            a value. With math.inf a call sleeps until it is cancelled.
+        task: An async or plain function. By default the value is returned.
 
     Raises:
         StageValidationError: An argument is not valid.
@@ -122,68 +133,69 @@ def slow(
             reject_argument(owner, "delay", "at least one number of seconds", delay)
         for index, each in enumerate(delay):
             check_number(owner, f"delay[{index}]", each, at_least=0, infinite=True)
-        seconds = _in_turn(tuple(delay))
+        seconds = _cycle(tuple(delay))
     else:
         check_number(owner, "delay", delay, at_least=0, infinite=True)
-        seconds = functools.partial(_always, delay)
+        seconds = functools.partial(_constant, delay)
 
     async def before(value: Any) -> None:
         wait = seconds(value)
         check_number(owner, f"delay({short_repr(value)})", wait, at_least=0, infinite=True)
         await (anyio.sleep_forever() if wait == math.inf else anyio.sleep(wait))
 
-    return _preceded(before, task, "slow")
+    return _call_before(before, task, "slow")
 
 
-def _preceded(before: Callable[[Any], Any], task: Task | None, name: str) -> AsyncTask:
-    """Return *task*, or one that passes its value on, with *before* in front."""
+def _call_before(before: Callable[[Any], Any], task: Task | None, name: str) -> AsyncTask:
+    """Return a task that calls *before* and then *task*, which by default returns its value."""
 
-    async def preceded(*args: Any, **kwargs: Any) -> Any:
-        # With `unpack_args` the item is all that it was unpacked into.
+    async def wrapper(*args: Any, **kwargs: Any) -> Any:
+        # With `unpack_args`, the value is all arguments together.
         await before(args[0] if len(args) == 1 and not kwargs else kwargs or args)
         if is_async(inner):
             return await inner(*args, **kwargs)
-        # As in a stage: a plain function may block. In a tuple, since trio refuses to bring a
-        # coroutine back from a thread.
+        # As in a stage, a plain function runs in a thread, since it may block. Its result is
+        # wrapped in a tuple because trio refuses to return a bare coroutine from a thread.
         (result,) = await anyio.to_thread.run_sync(lambda: (inner(*args, **kwargs),))
         return await result if is_awaitable(result) else result
 
-    inner = _pass_on if task is None else task
-    # Keeps the signature, by which a stage checks that the task takes what it is given.
-    functools.update_wrapper(preceded, inner, updated=())
-    preceded.__name__ = preceded.__qualname__ = name if task is None else task_name(task)
-    return preceded
+    inner = _return_value if task is None else task
+    # Keeps the signature, which a stage checks.
+    functools.update_wrapper(wrapper, inner, updated=())
+    wrapper.__name__ = wrapper.__qualname__ = name if task is None else task_name(task)
+    return wrapper
 
 
-async def _pass_on(value: Any) -> Any:
+async def _return_value(value: Any) -> Any:
     return value
 
 
-def _always(delay: Any, value: Any) -> Any:
+def _constant(delay: Any, value: Any) -> Any:
     return delay
 
 
-def _in_turn(delays: tuple[float, ...]) -> Callable[[Any], float]:
-    calls = RunVar["itertools.cycle[float]"]("the delays to come")
+def _cycle(delays: tuple[float, ...]) -> Callable[[Any], float]:
+    calls = RunVar["itertools.cycle[float]"]("delays of the next calls")
 
     def seconds(value: Any) -> float:
-        to_come = _of_this_loop(calls, functools.partial(itertools.cycle, delays))
-        return next(to_come)
+        next_delays = _get_or_set(calls, functools.partial(itertools.cycle, delays))
+        return next(next_delays)
 
     return seconds
 
 
-def _of_this_loop(variable: RunVar[T], make: Callable[[], T]) -> T:
+def _get_or_set(variable: RunVar[T], make: Callable[[], T]) -> T:
+    """Return the value of *variable* in this event loop; if it has none, set it to ``make()``."""
     try:
         return variable.get()
     except LookupError:
-        made = make()
-        variable.set(made)
-        return made
+        value = make()
+        variable.set(value)
+        return value
 
 
-def _made(error: Raised, value: Any, why: str) -> BaseException:
-    made: object = error(f"{why}: {short_repr(value)}" if isinstance(error, type) else value)
+def _make_error(error: ErrorFactory, value: Any, reason: str) -> BaseException:
+    made: object = error(f"{reason}: {short_repr(value)}" if isinstance(error, type) else value)
     if not isinstance(made, BaseException):
         raise TypeError(
             f"error({short_repr(value)}) must return an exception, got {short_repr(made)}"
@@ -197,21 +209,22 @@ def _check_task(owner: str, task: object, hint: str) -> None:
 
 
 def _check_error(owner: str, error: Any) -> None:
+    hint: str | None
     if isinstance(error, BaseException):
-        # Raised twice, it would carry the traceback of the first time.
+        # An instance that is raised again keeps the traceback of the first time.
         name = type(error).__name__
-        hint = f"Write error={name}, or error=lambda value: {name}(…) to make one each time."
+        hint = f"Write error={name}, or error=lambda value: {name}(…) for a new one each time."
         reject_argument(owner, "error", "an exception class or a function", error, hint)
     if isinstance(error, type):
         if not issubclass(error, BaseException):
             reject_argument(owner, "error", "an exception class or a function", error)
     else:
-        what_for = "Write failing(error, task)." if owner == "failing()" else None
-        _check_function(owner, "error", error, what_for)
+        hint = "Write failing(error, task)." if owner == "failing()" else None
+        _check_function(owner, "error", error, hint)
 
 
 def _check_function(owner: str, argument: str, function: Any, hint: str | None = None) -> None:
-    """Refuse *function* unless it is plain, and takes a value."""
+    """Reject *function* unless it is a plain function that can be called with one value."""
     if not callable(function) or is_async(function):
         reject_argument(owner, argument, "a plain function of the value", function, hint)
     check_signature(owner, argument, function, "value")

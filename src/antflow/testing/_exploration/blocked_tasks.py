@@ -1,8 +1,8 @@
-"""What tasks are waiting for: told from their frames, on both backends."""
+"""What loop tasks are waiting for, found out from their frames, on both backends."""
 
 from __future__ import annotations
 
-# Both loops are asked for their tasks.
+# Each backend is asked for its own loop tasks; anyio does not say what they wait for.
 import asyncio
 import threading
 from collections.abc import Iterable, Iterator
@@ -11,22 +11,23 @@ from typing import Any
 
 import trio
 
-# The functions in which a task waits for a thread: of anyio on asyncio, of trio.
-_IN_THREAD = {"run_sync_in_worker_thread", "to_thread_run_sync"}
+# The functions in which a loop task waits for a thread: anyio's on asyncio, and trio's.
+_THREAD_FUNCTIONS = {"run_sync_in_worker_thread", "to_thread_run_sync"}
 
-# A task, by its name and its coroutine; and whether it waits for something that is not there yet.
+# A loop task: its name, its coroutine, and whether it is blocked, that is waits for something that
+# has not happened yet.
 NamedTask = tuple[str, Any, bool]
 
 
 def asyncio_tasks(loop: asyncio.AbstractEventLoop) -> Iterator[NamedTask]:
-    """Give the tasks of *loop* that are not done."""
+    """Yield the tasks of *loop* that are not done."""
     for task in asyncio.all_tasks(loop):
         waiter: Any = getattr(task, "_fut_waiter", None)
         yield task.get_name(), task.get_coro(), waiter is not None and not waiter.done()
 
 
 def trio_tasks() -> Iterator[NamedTask]:
-    """Give the tasks of the present trio run, but not those that trio has for itself."""
+    """Yield the tasks of the current trio run, except trio's own system tasks."""
     pending: list[Any] = [trio.lowlevel.current_root_task()]
     while pending:
         for nursery in pending.pop().child_nurseries:
@@ -37,7 +38,7 @@ def trio_tasks() -> Iterator[NamedTask]:
 
 
 def frames(coroutine: Any) -> Iterator[FrameType]:
-    """Give the frames of a suspended coroutine, the innermost last."""
+    """Yield the frames of a suspended coroutine, the innermost last."""
     while coroutine is not None:
         for kind in ("cr", "gi", "ag"):
             frame = getattr(coroutine, f"{kind}_frame", None)
@@ -51,31 +52,32 @@ def frames(coroutine: Any) -> Iterator[FrameType]:
             return
 
 
-def a_thread_works(tasks: Iterable[NamedTask]) -> bool:
+def is_waiting_for_thread(tasks: Iterable[NamedTask]) -> bool:
     """
-    Say whether any of *tasks* waits for a function that runs in a thread.
+    Return whether any of *tasks* is blocked until a function in a thread returns.
 
-    When that has returned, the task looks as before until it makes its next step. Where a schedule
-    holds it back, nothing would ever be ready if that counted as waiting.
+    After the function has returned, the frames of the task stay the same until its next step, which
+    a schedule may delay. Such a task is not blocked any more and does not count: otherwise the run
+    would wait for it without end.
     """
-    # Cheap, and almost always the answer.
+    # A cheap test that almost always settles it.
     if threading.active_count() == 1:
         return False
     return any(
-        waits and frame.f_code.co_name in _IN_THREAD
-        for _, coroutine, waits in tasks
+        is_blocked and frame.f_code.co_name in _THREAD_FUNCTIONS
+        for _, coroutine, is_blocked in tasks
         for frame in frames(coroutine)
     )
 
 
-def describe(tasks: Iterable[NamedTask]) -> str:
-    """Say of each task where it waits: the frames of its functions, the innermost last."""
-    return "\n".join(sorted(_describe(*task) for task in tasks))
+def format_tasks(tasks: Iterable[NamedTask]) -> str:
+    """Return a text that lists for each task the frames of its functions, the innermost last."""
+    return "\n".join(sorted(_format_task(name, coroutine) for name, coroutine, _ in tasks))
 
 
-def _describe(name: str, coroutine: Any, waits: bool) -> str:
-    places = (
+def _format_task(name: str, coroutine: Any) -> str:
+    lines = (
         f"\n    {frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}"
         for frame in frames(coroutine)
     )
-    return f"  {name}{''.join(places)}"
+    return f"  {name}{''.join(lines)}"

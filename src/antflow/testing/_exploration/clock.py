@@ -1,8 +1,8 @@
-"""Virtual time on both backends: a clock that jumps to the next deadline when nobody can run."""
+"""Virtual time on both backends: a clock that jumps to the next deadline when nothing can run."""
 
 from __future__ import annotations
 
-# These stand in for the loops of the backends, so they must be built on them.
+# The clocks replace parts of the event loops, so they are built on the loops themselves.
 import asyncio
 import math
 import selectors
@@ -14,83 +14,84 @@ from typing import Any
 import trio
 import trio.testing
 
-from .blocked_tasks import a_thread_works, asyncio_tasks, trio_tasks
+from .blocked_tasks import asyncio_tasks, is_waiting_for_thread, trio_tasks
 
-# Real seconds between two looks at what runs in threads: time stands still for as long as they do.
-_PATIENCE = 0.001
+# Real seconds between two checks whether threads still run. Virtual time stands still meanwhile.
+_POLL_INTERVAL = 0.001
 
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
     """
-    An asyncio event loop in which waiting takes no time.
+    An asyncio event loop in which sleeping takes no real time.
 
-    Its clock starts at 0.0 seconds, stands still while anything can run, here or in a thread, and
-    then jumps to the next timer.
+    Its clock starts at 0.0 seconds. It stands still while anything can run, in the loop or in a
+    thread, and then jumps to the next timer.
 
     Args:
-        idle: Called when nothing can run, also in no thread, with whether a timer is set; returns
-            whether something can run now after all. By default the clock jumps, or the loop waits
-            for what comes from outside, a signal for example.
+        idle: Called when nothing can run, in the loop or in a thread, with one argument: whether a
+            timer is set. It returns whether something can run now; if not, or without *idle*, the
+            clock jumps to the next timer. Without a timer, the loop then waits in real time for an
+            event from outside, for example a signal.
     """
 
     def __init__(self, idle: Callable[[bool], bool] | None = None) -> None:
         self._now = 0.0
         self._idle = idle
-        self._in_executors = 0
+        self._executor_calls = 0
         super().__init__(_JumpingSelector(self))
 
     @property
     def _clock_resolution(self) -> float:
-        # asyncio runs a timer that is less than this away. Where numbers are further apart than
-        # that, it would otherwise wait for ever for the one that comes next.
+        # asyncio runs the timers that are due within the resolution. It must be larger than the
+        # distance between two floats near the current time, or the loop may never reach a timer.
         return 2 * math.ulp(self._now)
 
     @_clock_resolution.setter
     def _clock_resolution(self, seconds: float) -> None:
-        """Leave that of the real clock aside."""
+        """Ignore the resolution of the real clock, which the base class sets."""
 
     def time(self) -> float:
-        """Return the seconds that have passed on the virtual clock."""
+        """Return the virtual time, in seconds since the loop was created."""
         return self._now
 
     def jump(self, seconds: float) -> None:
-        """Let time pass, as if somebody had held up the loop for so long."""
+        """Advance the clock by *seconds*, as if a callback had blocked the loop for that long."""
         self._now += seconds
 
     def run_in_executor(  # type: ignore[override]
         self, executor: Executor | None, func: Callable[..., Any], *args: Any
     ) -> asyncio.Future[Any]:
-        """Run *func* in a thread; the clock stands still until it has returned."""
+        """Run *func* in an executor. The clock stands still until it has returned."""
         future = super().run_in_executor(executor, func, *args)
-        self._in_executors += 1
-        future.add_done_callback(self._executed)
+        self._executor_calls += 1
+        future.add_done_callback(self._executor_call_done)
         return future
 
     async def shutdown_default_executor(self, *args: Any, **kwargs: Any) -> None:
-        """Wait for the threads; the clock stands still until they have ended."""
-        # A thread sees to that, too.
-        self._in_executors += 1
+        """Wait for the threads to end. The clock stands still meanwhile."""
+        # asyncio starts a thread for this, too.
+        self._executor_calls += 1
         await super().shutdown_default_executor(*args, **kwargs)
-        self._in_executors -= 1
+        self._executor_calls -= 1
 
-    def _executed(self, future: asyncio.Future[Any]) -> None:
-        self._in_executors -= 1
+    def _executor_call_done(self, future: asyncio.Future[Any]) -> None:
+        self._executor_calls -= 1
 
     def pass_time(self, timeout: float | None) -> float | None:
-        """Let *timeout* seconds pass at once; return for how long to wait really."""
-        if self._in_executors or a_thread_works(asyncio_tasks(self)):
-            return _PATIENCE
+        """Advance the clock by *timeout* seconds; return for how many real seconds to wait."""
+        if self._executor_calls or is_waiting_for_thread(asyncio_tasks(self)):
+            return _POLL_INTERVAL
         if self._idle is not None and self._idle(timeout is not None):
             return 0
         if timeout is not None:
-            # Rounding must not keep the clock where it is.
+            # The clock must move even if the sum is rounded down to the current time.
             self._now = max(self._now + timeout, math.nextafter(self._now, math.inf))
             return 0
         return None
 
 
 class _JumpingSelector(selectors.DefaultSelector):
-    """Asks its loop before it waits."""
+    """Asks its loop for how long to wait when no event is ready."""
 
     def __init__(self, loop: VirtualTimeLoop) -> None:
         super().__init__()
@@ -105,10 +106,11 @@ class _JumpingSelector(selectors.DefaultSelector):
 
 def virtual_clock(idle: Callable[[bool], bool] | None = None) -> trio.testing.MockClock:
     """
-    Return a clock for trio with which waiting takes no time.
+    Return a clock for trio with which sleeping takes no real time.
 
-    It begins at 0.0 seconds, stands still while anything can run, here or in a thread, and then
-    jumps to the next deadline. Used for several runs, it goes on.
+    It starts at 0.0 seconds. It stands still while anything can run, in the loop or in a thread,
+    and then jumps to the next deadline. If it is used for several runs, its time continues from run
+    to run.
 
     Args:
         idle: As for `VirtualTimeLoop`.
@@ -116,34 +118,37 @@ def virtual_clock(idle: Callable[[bool], bool] | None = None) -> trio.testing.Mo
     clock = trio.testing.MockClock(autojump_threshold=0)
     jump = clock._autojump
 
-    # trio calls this when nothing can run, and nobody waits for just that.
+    # trio calls this when nothing can run and no task is in wait_all_tasks_blocked().
     def pass_time() -> None:
-        timer = trio.lowlevel.current_statistics().seconds_to_next_deadline < math.inf
-        if a_thread_works(trio_tasks()):
-            time.sleep(_PATIENCE)
-        elif idle is not None and idle(timer):
+        has_timer = trio.lowlevel.current_statistics().seconds_to_next_deadline < math.inf
+        if is_waiting_for_thread(trio_tasks()):
+            time.sleep(_POLL_INTERVAL)
+        elif idle is not None and idle(has_timer):
             pass
-        elif timer:
+        elif has_timer:
             jump()
         else:
-            time.sleep(_PATIENCE)
+            time.sleep(_POLL_INTERVAL)
 
-    # MockClock lets nobody make a subclass.
+    # MockClock cannot be subclassed.
     clock._autojump = pass_time  # type: ignore[method-assign]
     return clock
 
 
 def backends() -> list[Any]:
     """
-    Return both backends with virtual time, as parameters of a pytest fixture.
+    Return both backends with virtual time, as parameters for a pytest fixture.
 
-    For tests that run under the pytest plugin of anyio::
+    For tests that run with the pytest plugin of anyio::
 
         @pytest.fixture(params=antflow.testing.backends())
         def anyio_backend(request):
             return request.param
 
-    Then `anyio.sleep(3600)` takes no time, and `anyio.current_time()` says that it took an hour.
+    Then ``anyio.sleep(3600)`` takes no real time, and ``anyio.current_time()`` is an hour later.
+
+    Raises:
+        ImportError: pytest is not installed.
     """
     import pytest
 

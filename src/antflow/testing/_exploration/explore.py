@@ -1,8 +1,8 @@
-"""Runs a function under a schedule of one's choice, and does things to it at a step of choice."""
+"""Runs an async function under a schedule, and calls hooks at chosen steps."""
 
 from __future__ import annotations
 
-# A task of asyncio's can be cancelled by other means than a scope of anyio's.
+# cancel_natively() needs asyncio's own task; anyio only offers cancel scopes.
 import asyncio
 import os
 import signal
@@ -12,60 +12,67 @@ from typing import Any, TypeVar
 import anyio
 from anyio import CancelScope
 
-from .asyncio_loop import ExploredLoop
-from .asyncio_loop import task_of as task_of_handle
-from .blocked_tasks import NamedTask, asyncio_tasks, describe, trio_tasks
+from .asyncio_loop import ScheduledLoop, task_of_handle
+from .blocked_tasks import NamedTask, asyncio_tasks, format_tasks, trio_tasks
 from .clock import virtual_clock
 from .schedule import Decision, ReadyQueue
-from .trio_queue import Explored, lift_shields
-from .trio_queue import task_of as task_itself
+from .trio_queue import ScheduleInstrument, lift_shields, task_or_none
 
 T = TypeVar("T")
 
-# How many more steps a run has to end itself once it was cancelled for being stuck.
-_LAST_STEPS = 10_000
+# How many more steps and callbacks a stuck run may take to clean up each time it is stopped.
+_CLEANUP_STEPS = 10_000
 
 
-class Deadlock(Exception):  # noqa: N818 - the field's word for it
+class Deadlock(Exception):  # noqa: N818 - the standard term
     """
-    Nothing can run, and no timer or thread will change that.
+    No task can run, no timer is set and no thread is running.
 
-    The message tells of each task where it waits.
+    The message lists the loop tasks, with the frames in which each one waits, and the decisions of
+    the schedule that were applied.
     """
 
 
-class Livelock(Exception):  # noqa: N818 - the field's word for it
+class Livelock(Exception):  # noqa: N818 - the standard term
     """
-    The run makes step after step without an end.
+    The run did not end within *max_steps* steps.
 
-    The message tells of each task where it is.
+    The message lists the loop tasks, with the frames in which each one is, and the decisions of the
+    schedule that were applied.
     """
 
 
 class Exploration:
     """
-    One run under control: which task goes next, and what befalls it when.
+    One run of an async function, with control over its order and with hooks at its steps.
 
-    The same function with the same schedule and hooks makes the same run, on every Python, as long
-    as it uses neither threads nor the time of day. Waiting takes no time.
+    The same function, schedule and hooks give the same run on every Python version, as long as the
+    function uses neither threads nor the time of day. Sleeping takes no real time. Create a new
+    exploration for each run.
 
     Args:
-        backend: "asyncio" or "trio". (uvloop keeps its schedule to itself.)
-        schedule: Departures from the plain order, by rising steps; see `Decision`,
-            `random_schedule` and `schedules`.
-        hooks: What to do before the step with that number, if the run gets so far: `cancel`,
-            `cancel_natively`, `interrupt`, `kill`, or any function of the exploration.
-        max_steps: After so many the run is a `Livelock`.
+        backend: "asyncio" (the default) or "trio". uvloop cannot be explored, since its queue is
+            not accessible.
+        schedule: Departures from the default order, by rising steps; see `Decision`,
+            `random_schedule` and `schedules`. By default there are none.
+        hooks: By step number, from 0: the function to call before that step, with the exploration
+            as its argument. `cancel`, `cancel_natively`, `interrupt`, `kill`, or your own. A hook
+            for a step that the run does not reach is not called.
+        max_steps: A run that takes more steps raises `Livelock`. Callbacks of the event loop, and
+            what passes for them during a pause, count as well. Default 100,000.
 
     Attributes:
-        steps: How many steps were made until the function ended.
-        decisions: Those decisions of the schedule whose time came: as a schedule, they make the
-            same run again.
-        trace: For each step the number of the task that made it.
-        cancelled: Whether the run ended because of `cancel`.
+        backend: As given.
+        max_steps: As given. It rises when a run exceeds it, so that the run can clean up.
+        steps: The number of steps so far, or until the function ended.
+        decisions: The decisions of the schedule that were applied. Passed as a schedule, they give
+            the same run again.
+        trace: The number of the task that made each step. Tasks are numbered from 0, in the order
+            in which they were first ready to run.
+        cancelled: Whether `cancel` was called as a hook.
 
     Raises:
-        ValueError: There is no such backend; or a hook does not fit it.
+        ValueError: The backend is unknown, or `cancel_natively` is a hook for trio.
     """
 
     def __init__(
@@ -83,20 +90,20 @@ class Exploration:
         self.cancelled = False
         self._hooks = dict(hooks or {})
         if backend == "trio" and cancel_natively in self._hooks.values():
-            raise ValueError("trio has no Task.cancel(): for trio, use cancel as the hook")
-        task_of = task_of_handle if backend == "asyncio" else task_itself
+            raise ValueError("trio has no Task.cancel(). For trio, use the hook cancel instead.")
+        task_of = task_of_handle if backend == "asyncio" else task_or_none
         self._queue = ReadyQueue(task_of, schedule, self._before_step)
         self._next_hook = 0
-        self._ended: int | None = None
+        self._final_steps: int | None = None
         self._scope: CancelScope | None = None
         self._main: asyncio.Task[Any] | None = None
-        self._stuck: Deadlock | Livelock | None = None
-        # To end a run that is stuck.
-        self._attempts = 0
+        self._stuck_error: Deadlock | Livelock | None = None
+        # How often a stuck run was asked to end.
+        self._stop_attempts = 0
 
     @property
     def steps(self) -> int:
-        return self._queue.steps if self._ended is None else self._ended
+        return self._queue.steps if self._final_steps is None else self._final_steps
 
     @property
     def decisions(self) -> list[Decision]:
@@ -108,15 +115,20 @@ class Exploration:
 
     def run(self, function: Callable[..., Awaitable[T]], *args: Any) -> T | None:
         """
-        Run *function* to its end.
+        Run ``function(*args)`` until it returns.
+
+        Args:
+            function: An async function.
+            args: Its positional arguments.
 
         Returns:
-            What it returned; None if it was ended by `cancel`.
+            What it returned, or None if `cancel` ended it.
 
         Raises:
-            Deadlock: Nothing could run any more.
-            Livelock: There were more than *max_steps* steps.
-            BaseException: What *function* raised.
+            Deadlock: No task could run any more.
+            Livelock: The run took more than *max_steps* steps.
+            RuntimeError: This version of asyncio or trio cannot be explored.
+            BaseException: What *function* raised, unchanged.
         """
 
         async def main() -> T | None:
@@ -130,64 +142,75 @@ class Exploration:
                     return await function(*args)
                 return None
             finally:
-                # What the loop does to end itself is none of our business.
-                self._ended = self._queue.steps
+                # The steps in which the loop shuts down do not count.
+                self._final_steps = self._queue.steps
 
         try:
             return anyio.run(main, backend=self.backend, backend_options=self._options())
         finally:
-            if self._stuck is not None:
-                # Whatever else came out did so because of this.
-                raise self._stuck from None
+            if self._stuck_error is not None:
+                # Any other exception is a consequence of the run being stopped.
+                raise self._stuck_error from None
 
     def _options(self) -> dict[str, Any]:
         if self.backend == "asyncio":
-            return {"loop_factory": lambda: ExploredLoop(self._queue, self._idle)}
-        return {"clock": virtual_clock(self._idle), "instruments": [Explored(self._queue)]}
+            return {"loop_factory": lambda: ScheduledLoop(self._queue, self._idle)}
+        return {
+            "clock": virtual_clock(self._idle),
+            "instruments": [ScheduleInstrument(self._queue)],
+        }
 
     def _check_queue(self) -> None:
         if not self.steps:
             raise RuntimeError(
-                f"this version of {self.backend} keeps what can run in a place that antflow.testing"
-                " does not know: its schedules cannot be explored. Please report it."
+                f"antflow.testing cannot control the order of tasks in this version of "
+                f"{self.backend}: it does not find the queue of the event loop. Please report it."
             )
 
     def _before_step(self, step: int) -> None:
-        if step == self._next_hook and self._ended is None:
-            # Once for each step, although several tasks may be held back before it is made.
+        if step == self._next_hook and self._final_steps is None:
+            # Called once per step, although several tasks may be held back before that step.
             self._next_hook += 1
             hook = self._hooks.get(step)
             if hook is not None:
                 hook(self)
         if self._queue.ticks > self.max_steps:
-            self.max_steps += _LAST_STEPS
-            self._give_up(Livelock, f"the run did not end after {self._queue.ticks} steps")
+            self.max_steps += _CLEANUP_STEPS
+            self._stop(
+                Livelock, f"the run did not end after {self._queue.ticks} steps and callbacks"
+            )
 
-    def _idle(self, timer: bool) -> bool:
-        """See whether a task was held back; if none was, and no *timer* is set, give up."""
-        if self._queue.let_go(wait=timer):
+    def _idle(self, has_timer: bool) -> bool:
+        """Release held tasks and return True; without any, and without a timer, stop the run."""
+        if self._queue.release_held(wait=has_timer):
             return True
-        if not timer:
-            self._give_up(
-                Deadlock, f"after {self.steps} steps nothing can run, and no timer is set"
-            )
-        return not timer
+        if not has_timer:
+            message = f"after {self.steps} steps no task can run and no timer is set"
+            self._stop(Deadlock, message)
+        return not has_timer
 
-    def _give_up(self, kind: type[Deadlock | Livelock], message: str) -> None:
-        """Cancel the run; the second time past all shields; and the third time, drop it."""
-        self._attempts += 1
-        if self._stuck is None:
-            decisions = "".join(f"\n  {decision}" for decision in self.decisions) or " plain"
-            self._stuck = kind(
-                f"{message}. The tasks:\n{describe(self._tasks())}\nThe schedule:{decisions}"
+    def _stop(self, kind: type[Deadlock | Livelock], message: str) -> None:
+        """
+        Stop a run that is stuck, each time it is called by stronger means.
+
+        1. Cancel the scope around the function.
+        2. On trio, remove all shields, so that the cancellation reaches every task.
+        3. Raise the error out of the event loop. On asyncio, where this is the second step, the
+           runner then cancels each task natively, which no shield stops.
+        """
+        self._stop_attempts += 1
+        if self._stuck_error is None:
+            decisions = "".join(f"\n  {decision}" for decision in self.decisions) or " none"
+            self._stuck_error = kind(
+                f"{message}. Loop tasks:\n{format_tasks(self._tasks())}\n"
+                f"Decisions of the schedule:{decisions}"
             )
-        if self._attempts == 1 and self._scope is not None:
+        if self._stop_attempts == 1 and self._scope is not None:
             self._scope.cancel()
-        elif self._attempts == 2 and self.backend == "trio":
+        elif self._stop_attempts == 2 and self.backend == "trio":
             lift_shields()
         else:
-            # On asyncio this cancels each task natively, and that reaches all.
-            raise self._stuck
+            raise self._stuck_error
 
     def _tasks(self) -> Iterable[NamedTask]:
         if self.backend == "trio":
@@ -204,37 +227,59 @@ def explore(
     max_steps: int = 100_000,
 ) -> T | None:
     """
-    Run ``function(*args)`` under a schedule: short for `Exploration` and its `run()`.
+    Run ``function(*args)`` under a schedule: a shortcut for `Exploration` and its `run()`.
 
-    With hypothesis, a failure comes down to the few decisions that matter::
+    With hypothesis, a failing schedule shrinks to the few decisions that matter::
 
         @given(schedule=schedules())
         def test_results_are_in_input_order(schedule):
             results = explore(pipeline.run, range(9), backend="trio", schedule=schedule)
             assert results.values == list(range(9))
+
+    Args:
+        function: An async function.
+        args: Its positional arguments.
+        backend: As for `Exploration`.
+        schedule: As for `Exploration`.
+        hooks: As for `Exploration`.
+        max_steps: As for `Exploration`.
+
+    Returns:
+        What the function returned, or None if `cancel` ended it.
+
+    Raises:
+        ValueError: The backend is unknown, or `cancel_natively` is a hook for trio.
+        Deadlock: No task could run any more.
+        Livelock: The run took more than *max_steps* steps.
+        RuntimeError: This version of asyncio or trio cannot be explored.
+        BaseException: What the function raised, unchanged.
     """
     exploration = Exploration(backend, schedule, hooks=hooks, max_steps=max_steps)
     return exploration.run(function, *args)
 
 
 def cancel(exploration: Exploration) -> None:
-    """As a hook: cancel the scope around the function."""
+    """Hook: cancel the scope around the function."""
     exploration.cancelled = True
     if exploration._scope is not None:
         exploration._scope.cancel()
 
 
 def cancel_natively(exploration: Exploration) -> None:
-    """As a hook, on asyncio: call `asyncio.Task.cancel` of the task that the function runs in."""
+    """Hook for asyncio: call `asyncio.Task.cancel()` on the task that runs the function."""
     if exploration._main is not None:
         exploration._main.cancel()
 
 
 def interrupt(exploration: Exploration) -> None:
-    """As a hook: be Ctrl-C."""
+    """Hook: raise SIGINT, as Ctrl-C does."""
     signal.raise_signal(signal.SIGINT)
 
 
 def kill(exploration: Exploration) -> None:
-    """As a hook: end the process, as a crash does. For a subprocess."""
+    """
+    Hook: end the process with SIGKILL, as a crash does. Use it in a subprocess.
+
+    Windows has no SIGKILL.
+    """
     os.kill(os.getpid(), signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Which of the tasks that can run makes the next step: the decisions, and the queue that obeys."""
+"""Schedules: decisions about which task makes the next step, and the queue that follows them."""
 
 from __future__ import annotations
 
@@ -20,17 +20,23 @@ _not_negative = [validators.instance_of(int), validators.ge(0)]
 @frozen
 class Decision:
     """
-    One departure from the plain order, in which the task that can run for longest goes first.
+    One departure from the default order, in which tasks run first come, first served.
 
-    A step is what a task does between two points at which it lets others run.
+    A step is what a task does between two points at which it yields to the event loop. A task that
+    can make its next step is ready.
 
     Args:
-        step: When: after so many steps of all tasks together.
-        pick: Which of the tasks that can run is meant: 0 for the first in the plain order;
-            counting goes on with the first after the last.
-        pause: If 0, that task goes next. Else it is held back while the loop runs this many other
-            steps and callbacks; when there are no others, the clock jumps from timer to timer, each
-            of which counts as one; when there are none of these either, it goes on.
+        step: The decision applies after this many steps of all tasks together.
+        pick: The position of a task in the default order of the ready tasks, from 0, modulo their
+            number. Default 0.
+        pause: With 0, the picked task makes the next step. Otherwise it is held back while the loop
+            runs this many other steps and callbacks. If there are no others, the clock jumps from
+            timer to timer, each of which counts as one. If there is no timer either, the task
+            continues at once. Default 0.
+
+    Raises:
+        ValueError: A value is negative.
+        TypeError: A value is not an int.
     """
 
     step: int = attr(validator=_not_negative)
@@ -42,15 +48,15 @@ def random_schedule(
     seed: int, *, gap: int = 8, pick: int = 8, pause: int = 40
 ) -> Iterator[Decision]:
     """
-    Give decisions without end, the same ones for the same *seed* on every Python.
+    Yield random decisions without end, the same ones for the same *seed* on every Python version.
 
     Args:
-        seed: Where to begin.
-        gap: How many steps are between two decisions, on average.
-        pick: The highest `Decision.pick`.
-        pause: The highest `Decision.pause`; every other decision pauses a task.
+        seed: The seed of the random numbers.
+        gap: About the mean number of steps between two decisions. Default 8.
+        pick: The largest `Decision.pick`. Default 8.
+        pause: The largest `Decision.pause`; about every other decision pauses a task. Default 40.
     """
-    # Of the methods of Random, this is the one whose outcome no version changes.
+    # random() is the only method of Random whose results are the same in all versions of Python.
     draw = random.Random(seed).random
     step = 0
     while True:
@@ -64,13 +70,16 @@ def schedules(*, most: int = 30, gap: int = 12, pick: int = 6, pause: int = 40) 
     """
     Return a hypothesis strategy for schedules: lists of decisions.
 
-    A test that fails under one of them is shown with the few decisions that matter.
+    For a test that fails, hypothesis shrinks the schedule to the few decisions that matter.
 
     Args:
-        most: The highest number of decisions.
-        gap: The most steps between two of them.
-        pick: The highest `Decision.pick`.
-        pause: The highest `Decision.pause`.
+        most: The largest number of decisions. Default 30.
+        gap: The largest number of steps between two decisions. Default 12.
+        pick: The largest `Decision.pick`. Default 6.
+        pause: The largest `Decision.pause`. Default 40.
+
+    Raises:
+        ImportError: hypothesis is not installed.
     """
     from hypothesis import strategies as st
 
@@ -92,10 +101,16 @@ def schedules(*, most: int = 30, gap: int = 12, pick: int = 6, pause: int = 40) 
 @frozen(order=True)
 class _Entry:
     """
-    A step that a task can make.
+    A ready task, which sorts by the default order.
 
-    Tasks that the same step made ready have no order among each other (often they come out of a
-    set): the older one goes first, so that the same decisions always lead to the same run.
+    Tasks that became ready in the same tick often come out of a set, in no defined order. They sort
+    by their number, so that the same decisions always lead to the same run.
+
+    Attributes:
+        since: The tick at which the task became ready.
+        number: The number of the task, in the order in which tasks were first ready.
+        arrival: The number of the entry.
+        item: What the loop put into the queue.
     """
 
     since: int
@@ -106,21 +121,24 @@ class _Entry:
 
 class ReadyQueue:
     """
-    What can run in an event loop, given one by one, in the order that a schedule asks for.
+    The steps and callbacks that an event loop can run, in the order that a schedule asks for.
 
-    It stands in for the deque in which a loop keeps this. Callbacks keep their place: a step of a
-    task goes before one that was there later, unless it is held back.
+    It takes the place of the loop's own deque of them. A callback keeps its position: the ready
+    tasks from which a decision picks are those in front of the first callback. So a step runs
+    before each callback that came later, unless its task is held back.
 
     Args:
-        task_of: Returns the task of an item whose step it is, or None for any other callback.
-        schedule: The decisions, by rising steps.
-        before_step: Called with the number of steps so far, each time before one is made.
+        task_of: Returns the task whose step an item is, or None if the item is a callback.
+        schedule: The decisions, by rising `Decision.step`.
+        before_step: Called before each step with the number of steps so far.
 
     Attributes:
-        steps: How many steps were made so far.
-        ticks: The same, with the callbacks in between.
-        decisions: Those decisions whose time came.
-        trace: For each step the number of the task that made it, in order of their first one.
+        steps: The number of steps so far.
+        ticks: The time in which pauses are measured. It rises by one with each step, callback,
+            timer, and start of a pause. It jumps to the end of a pause if only held tasks remain.
+        decisions: The decisions that were applied.
+        trace: The number of the task of each step. Tasks are numbered from 0, in the order in which
+            they were first ready.
     """
 
     def __init__(
@@ -138,42 +156,42 @@ class ReadyQueue:
         self._decision = next(self._schedule, None)
         self._before_step = before_step
         self._numbers: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
-        self._newcomers = itertools.count()
+        self._new_numbers = itertools.count()
         self._arrivals = itertools.count()
-        # In order of arrival: what came later than the first callback, that included.
-        self._later: deque[tuple[_Entry | None, Any]] = deque()
-        # What came before that: the choice.
+        # The first callback and all items behind it, in order of arrival. No entry: a callback.
+        self._waiting: deque[tuple[_Entry | None, Any]] = deque()
+        # The ready tasks in front of the first callback, sorted. A decision picks among these.
         self._ready: list[_Entry] = []
-        # By the tick at which they come back.
+        # A heap of the tasks that are held back, by the tick at which they are ready again.
         self._held: list[tuple[int, _Entry]] = []
 
     def __len__(self) -> int:
-        # The loops run so many items before they look for new ones.
+        # The loop runs as many items as this says before it polls for events: one at a time.
         due = self._held and self._held[0][0] <= self.ticks
-        return 1 if self._ready or self._later or due else 0
+        return 1 if self._ready or self._waiting or due else 0
 
     def append(self, item: Any) -> None:
-        """Say that *item* can run."""
+        """Add an item, which can run now."""
         task = self._task_of(item)
         entry = None
         if task is not None:
             number = self._numbers.get(task)
             if number is None:
-                number = self._numbers[task] = next(self._newcomers)
+                number = self._numbers[task] = next(self._new_numbers)
             entry = _Entry(self.ticks, number, next(self._arrivals), item)
-        self._later.append((entry, item))
+        self._waiting.append((entry, item))
 
     def popleft(self) -> Any:
-        """Return what runs next, or None if all that can run is held back."""
+        """Return the item that runs next, or None if all ready tasks are held back."""
         self.ticks += 1
         while True:
-            while self._later and (entry := self._later[0][0]) is not None:
+            while self._waiting and (entry := self._waiting[0][0]) is not None:
                 insort(self._ready, entry)
-                self._later.popleft()
+                self._waiting.popleft()
             while self._held and self._held[0][0] <= self.ticks:
                 insort(self._ready, heapq.heappop(self._held)[1])
             if not self._ready:
-                return self._later.popleft()[1] if self._later else None
+                return self._waiting.popleft()[1] if self._waiting else None
             self._before_step(self.steps)
             entry = self._choose()
             if entry is not None:
@@ -181,15 +199,16 @@ class ReadyQueue:
                 self.trace.append(entry.number)
                 return entry.item
 
-    def let_go(self, *, wait: bool) -> bool:
+    def release_held(self, *, wait: bool) -> bool:
         """
-        Have those back that were held, since nothing else can run.
+        Release held tasks when nothing else can run.
 
         Args:
-            wait: Whether there is something to wait for: then only if their time has come.
+            wait: Whether the loop can wait for a timer instead. If so, this counts as one tick, and
+                only tasks whose pause is over are released. If not, the next held task is released.
 
         Returns:
-            Whether there are any.
+            Whether a task was released.
         """
         if not self._held:
             return False
@@ -197,10 +216,10 @@ class ReadyQueue:
         return self._held[0][0] <= self.ticks
 
     def _choose(self) -> _Entry | None:
-        """Return whose turn it is, or None if that one is held back."""
+        """Return the entry of the next step, or None if the picked task is held back."""
         decision = self._decision
         while decision is not None and decision.step < self.steps:
-            # Its step was taken by the one before.
+            # An earlier decision for the same step has been applied.
             self._decision = decision = next(self._schedule, None)
         if decision is None or decision.step > self.steps:
             return self._ready.pop(0)
@@ -213,7 +232,7 @@ class ReadyQueue:
         return None
 
     def clear(self) -> None:
-        """Forget all: the loop is closed."""
-        self._later.clear()
+        """Remove all items. Called when the loop is closed."""
+        self._waiting.clear()
         self._ready.clear()
         self._held.clear()

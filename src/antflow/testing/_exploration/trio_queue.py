@@ -1,29 +1,32 @@
-"""Makes the tasks of trio take turns as a schedule says."""
+"""Makes trio run its tasks in the order that a schedule asks for."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
 
+# The queue of trio's own runner is replaced.
 import trio
 
 from .schedule import ReadyQueue
 
 
-def task_of(task: Any) -> Any:
+def task_or_none(task: Any) -> Any:
     """
-    Return *task*, or None if it is one of trio's own, which do what asyncio does in callbacks.
+    Return *task*, or None if it is one of trio's system tasks.
 
-    One of them tells a task that its thread has returned: held back, it would leave that waiting.
+    System tasks do what asyncio does in callbacks, so a schedule must not delay them. One of them
+    wakes a task when its thread has returned: delayed, it would keep that task blocked.
     """
     return None if task.name.startswith("<") else task
 
 
-class _Batches:
+class _TaskBatches:
     """
-    What trio takes for the queue of its tasks, of which it runs all, in one batch after the other.
+    Takes the place of the queue of ready tasks in trio's runner.
 
-    Each batch has one task.
+    trio takes all tasks out of its queue and runs them as one batch. Here each batch has at most
+    one task.
     """
 
     def __init__(self, queue: ReadyQueue, runner: Any) -> None:
@@ -32,8 +35,8 @@ class _Batches:
 
     def __len__(self) -> int:
         if self._runner.waiting_for_idle:
-            # Who is held back could run, so not all are blocked.
-            self._queue.let_go(wait=False)
+            # A held task could run, so wait_all_tasks_blocked() must not return before it has.
+            self._queue.release_held(wait=False)
         return len(self._queue)
 
     def append(self, task: Any) -> None:
@@ -46,14 +49,17 @@ class _Batches:
                 yield task
 
     def clear(self) -> None:
-        """Do nothing: what was given is not in the queue any more."""
+        """No-op: trio calls this for each batch, whose task has left the queue already."""
 
 
-class Explored(trio.abc.Instrument):
+class ScheduleInstrument(trio.abc.Instrument):
     """
-    Lets *queue* stand in for the queue of a trio run.
+    Makes a trio run ask a queue what to run next.
 
-    It relies on `runq` of trio's runner: there is no public way.
+    It replaces `runq` of trio's runner. There is no public API for that.
+
+    Args:
+        queue: The queue, which must be empty.
     """
 
     def __init__(self, queue: ReadyQueue) -> None:
@@ -62,11 +68,11 @@ class Explored(trio.abc.Instrument):
     def before_run(self) -> None:
         runner: Any = trio._core._run.GLOBAL_RUN_CONTEXT.runner  # pyright: ignore
         assert not runner.runq
-        runner.runq = _Batches(self._queue, runner)
+        runner.runq = _TaskBatches(self._queue, runner)
 
 
 def lift_shields() -> None:
-    """Let cancellations reach all tasks of the present run."""
+    """Remove the shields of all cancel scopes in the current run."""
     pending: list[Any] = [trio.lowlevel.current_root_task()]
     while pending:
         task = pending.pop()

@@ -1,4 +1,4 @@
-"""P1 and P2: what went in came out, once and in order."""
+"""P1 and P2: each input has one outcome, and results are in input order."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from ..._definition.validation import reject_argument
 from ..._model.describe import short_repr
 from ..._model.events import StatusEvent
 from ..._model.results import FailedItem, PipelineResult, Results
-from .._equality import key_of
+from .._equality import equality_key
 from .entries import Opened, Read
 from .event_log import EventLog
-from .violation import broken
+from .violation import raise_violation
 
 P1 = "P1 accounted"
 P2 = "P2 input order"
@@ -21,141 +21,172 @@ P2 = "P2 input order"
 Outcome = PipelineResult | FailedItem
 
 
-class Accounts:
-    """What *log* knows of the items of a run as a whole, by their keys."""
+class Accounting:
+    """
+    What a log says about the items of a run.
+
+    The attributes that are dicts have the equality keys of the item ids as their keys.
+
+    Args:
+        log: The log.
+
+    Attributes:
+        log: The log.
+        source_recorded: Whether a source was wrapped in `EventLog.source()`. Only then is it known
+            which items were read.
+        ids: The ids of all items that were read or have status events.
+        reads: When an item was read.
+        last_events: The latest status event of an item.
+        final_events: The status events that ended an item: a failure at any stage, or completed or
+            skipped at the last stage. In a correct run there is at most one.
+
+    Raises:
+        ValueError: Two items have the same id.
+    """
 
     def __init__(self, log: EventLog) -> None:
         self.log = log
-        self.reads: dict[Hashable, Read] = {}
-        # Only then it is known what was read.
-        self.source_seen = any(isinstance(entry, Opened) for entry in log.entries)
+        self.source_recorded = any(isinstance(entry, Opened) for entry in log.entries)
         self.ids: dict[Hashable, Any] = {}
-        self.last: dict[Hashable, StatusEvent] = {}
-        self.ends: dict[Hashable, list[StatusEvent]] = {}
+        self.reads: dict[Hashable, Read] = {}
+        self.last_events: dict[Hashable, StatusEvent] = {}
+        self.final_events: dict[Hashable, list[StatusEvent]] = {}
         last_stage = log.pipeline.stages[-1].name
         for entry in log.entries:
             if isinstance(entry, Read):
-                self._enter(entry)
+                self._add_read(entry)
             elif isinstance(entry, StatusEvent):
-                key = key_of(entry.item_id)
+                key = equality_key(entry.item_id)
                 self.ids.setdefault(key, entry.item_id)
-                self.last[key] = entry
-                left = entry.status in ("completed", "skipped") and entry.stage == last_stage
-                if left or entry.status == "failed":
-                    self.ends.setdefault(key, []).append(entry)
+                self.last_events[key] = entry
+                passed = entry.status in ("completed", "skipped") and entry.stage == last_stage
+                if passed or entry.status == "failed":
+                    self.final_events.setdefault(key, []).append(entry)
 
-    def _enter(self, read: Read) -> None:
-        key = key_of(read.item_id)
+    def _add_read(self, read: Read) -> None:
+        key = equality_key(read.item_id)
         other = self.reads.setdefault(key, read)
         if other is not read:
             raise ValueError(
-                f"assert_promises() tells items apart by their ids, and numbers "
+                f"assert_promises() tells items apart by their ids, but numbers "
                 f"{other.sequence_id} and {read.sequence_id} of the input both have the id "
-                f"{short_repr(read.item_id)}. Feed them with ids of their own: Item(value, id=…)."
+                f"{short_repr(read.item_id)}. Give each item its own id: Item(value, id=…)."
             )
         self.ids[key] = read.item_id
 
     def check_outcomes(self, complete: bool) -> None:
-        """Each item that was read has one outcome; or, if not *complete*, at most one."""
+        """Check that each item has one outcome; or, if not *complete*, at most one."""
         for key, item_id in self.ids.items():
-            ends = self.ends.get(key, [])
-            if self.source_seen and key not in self.reads:
-                broken(
+            final = self.final_events.get(key, [])
+            if self.source_recorded and key not in self.reads:
+                raise_violation(
                     P1,
                     self.log,
                     item_id,
-                    "it has events, and was never read",
-                    "There should be none; or the run was fed with more than went through "
-                    "log.source(), or the log was used for a second run",
+                    "it has events but was never read from a recorded source",
+                    "Expected no events. Perhaps not all sources went through log.source(), or the "
+                    "log covers a second run",
                 )
-            if len(ends) > 1:
-                broken(
+            if len(final) > 1:
+                raise_violation(
                     P1,
                     self.log,
                     item_id,
-                    f"it has {len(ends)} outcomes",
-                    "There should be one; or two items have this id, or the log was used for a "
-                    "second run",
-                    ends[-1].stage,
+                    f"it has {len(final)} outcomes",
+                    "Expected one. Perhaps two items have this id, or the log covers a second run",
+                    final[-1].stage,
                 )
-            if complete and not ends:
-                last = self.last.get(key)
-                broken(
+            if complete and not final:
+                last = self.last_events.get(key)
+                raise_violation(
                     P1,
                     self.log,
                     item_id,
                     "it has no outcome",
-                    "It should have been a result or a failure; if the run was cancelled, write "
+                    "Expected a result or a failure. If the run was cancelled, write "
                     "assert_promises(…, complete=False)",
                     None if last is None else last.stage,
                 )
 
-    def check_results(self, given: Sequence[PipelineResult], complete: bool) -> None:
-        """What came out is what the events say."""
-        results, failures = split(given)
+    def check_results(self, results: Sequence[PipelineResult], complete: bool) -> None:
+        """Check that the returned results and failures agree with the events."""
+        successes, failures = split(results)
         outcomes: list[tuple[Hashable, Outcome, bool]] = [
-            *((key_of(result.id), result, True) for result in results),
-            *((key_of(failure.item_id), failure, False) for failure in failures),
-            *((key_of(result.id), result, False) for result in given if not result.is_success),
+            *((equality_key(result.id), result, True) for result in successes),
+            *((equality_key(failure.item_id), failure, False) for failure in failures),
+            *(
+                (equality_key(result.id), result, False)
+                for result in results
+                if not result.is_success
+            ),
         ]
         counts = Counter(key for key, _, _ in outcomes)
         for key, outcome, success in outcomes:
             item_id = outcome.id if isinstance(outcome, PipelineResult) else outcome.item_id
             word = "results" if success else "failures"
             if counts[key] > 1:
-                came = f"it came out {counts[key]} times"
-                broken(P1, self.log, item_id, came, "Once is right")
+                observed = f"it was returned {counts[key]} times"
+                raise_violation(P1, self.log, item_id, observed, "Expected it once")
             if key not in self.ids:
-                came = f"it is among the {word}, and has no events"
-                broken(P1, self.log, item_id, came, "An item that was not read has no outcome")
-            ends = self.ends.get(key)
-            if ends and (ends[0].status != "failed") is not success:
-                came = f"it is among the {word}, and the events say {ends[0].status}"
-                broken(P1, self.log, item_id, came, "Both should agree", ends[0].stage)
+                observed = f"it is among the {word} but has no events"
+                expected = "An item that was not read should have no outcome"
+                raise_violation(P1, self.log, item_id, observed, expected)
+            final = self.final_events.get(key)
+            if final and (final[0].status != "failed") is not success:
+                observed = f"it is among the {word}, but its final event is {final[0].status!r}"
+                expected = "The results should agree with the events"
+                raise_violation(P1, self.log, item_id, observed, expected, final[0].stage)
         if complete:
-            self._check_missing(given, counts)
+            self._check_missing(results, counts)
 
-    def _check_missing(self, given: Sequence[PipelineResult], out: Counter[Hashable]) -> None:
-        kept = self.log.pipeline.collect_results or not isinstance(given, Results)
-        for key, (end, *_) in self.ends.items():
-            if not out[key] and (kept or end.status == "failed"):
-                broken(
+    def _check_missing(self, results: Sequence[PipelineResult], counts: Counter[Hashable]) -> None:
+        collected = self.log.pipeline.collect_results or not isinstance(results, Results)
+        for key, (final, *_) in self.final_events.items():
+            if not counts[key] and (collected or final.status == "failed"):
+                raise_violation(
                     P1,
                     self.log,
-                    end.item_id,
-                    f"the events say {end.status}, and it did not come out",
-                    "It should be among the results and failures: give what run() returned, as it "
-                    "is, or all results of a stream; or write complete=False",
-                    end.stage,
+                    final.item_id,
+                    f"its final event is {final.status!r}, but it was not returned",
+                    "Expected it among the results or failures. Pass the object that run() "
+                    "returned, or a list of all results of a stream; or write complete=False",
+                    final.stage,
                 )
 
-    def check_order(self, given: Sequence[PipelineResult], ordered: bool) -> None:
-        """Results have the numbers under which they were read, and, if *ordered*, go up."""
-        before = None
-        for result in given:
-            read = self.reads.get(key_of(result.id))
+    def check_order(self, results: Sequence[PipelineResult], ordered: bool) -> None:
+        """Check that results have the numbers of their items and, if *ordered*, that they rise."""
+        previous = None
+        for result in results:
+            read = self.reads.get(equality_key(result.id))
             number = result.sequence_id
             if read is not None and read.sequence_id != number:
-                came = f"its sequence_id is {number}"
-                broken(P2, self.log, result.id, came, f"It was read as number {read.sequence_id}")
-            if ordered and before is not None and before.sequence_id >= number:
-                broken(
+                observed = f"its sequence_id is {number}"
+                expected = f"It was read as number {read.sequence_id}"
+                raise_violation(P2, self.log, result.id, observed, expected)
+            if ordered and previous is not None and previous.sequence_id >= number:
+                raise_violation(
                     P2,
                     self.log,
                     result.id,
-                    f"number {number} of the input came out after number {before.sequence_id}",
-                    "Results should be in the order of the input; for a stream in order of "
-                    "arrival, take them through log.sink()",
+                    f"number {number} of the input was returned after number "
+                    f"{previous.sequence_id}",
+                    "Results should be in input order. For a stream with ordered=False, take "
+                    "them through log.sink()",
                 )
-            before = result
+            previous = result
 
 
-def split(given: Iterable[PipelineResult]) -> tuple[list[PipelineResult], list[FailedItem]]:
-    """Return the results that succeeded, and the failures that `run()` keeps beside them."""
-    results = list(given)
-    for result in results:
+def split(results: Iterable[PipelineResult]) -> tuple[list[PipelineResult], list[FailedItem]]:
+    """
+    Return the successful results, and the failures that `Results` keeps beside them.
+
+    Raises:
+        StageValidationError: One of *results* is not a `PipelineResult`.
+    """
+    checked = list(results)
+    for result in checked:
         if not isinstance(result, PipelineResult):
-            hint = "Give what run() returned, as it is, or a list of what a stream gave."
+            hint = "Pass the object that run() returned, or a list of the results of a stream."
             reject_argument("assert_promises()", "results", "results of a pipeline", result, hint)
-    failures = given.failures if isinstance(given, Results) else []
-    return [result for result in results if result.is_success], failures
+    failures = results.failures if isinstance(results, Results) else []
+    return [result for result in checked if result.is_success], failures

@@ -1,4 +1,4 @@
-"""The kinds of entries of a log, and how they read."""
+"""The entries of an event log, and their texts."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from ..._model.describe import short_repr
 from ..._model.events import StatusEvent, TaskEvent
 from ..._model.items import DEFAULT_PRIORITY
 from ..._model.results import PipelineResult
-from .._equality import key_of
+from .._equality import equality_key
 
 
 @frozen
 class Opened:
     """
-    A source that `EventLog.source()` wraps was begun.
+    Iteration over a source of `EventLog.source()` began.
 
     Attributes:
-        source: Its number, from 0.
+        source: The number of the source, from 0, in the order in which the sources were opened.
     """
 
     source: int
@@ -29,13 +29,13 @@ class Opened:
 @frozen
 class Read:
     """
-    An item was read from the source.
+    An item was read from a source.
 
     Attributes:
-        item_id: Its id.
-        sequence_id: How many were read before it.
-        source: The number of the source.
-        priority: With which it is fed.
+        item_id: The id of the item.
+        sequence_id: Its number in the input, from 0. All sources of the log count together.
+        source: The number of the source, as in `Opened`. Default 0.
+        priority: The priority of the source; lower values go first. Default 100.
     """
 
     item_id: Any
@@ -47,11 +47,11 @@ class Read:
 @frozen
 class Ended:
     """
-    A source that `EventLog.source()` wraps gives no more.
+    Iteration over a source of `EventLog.source()` ended.
 
     Attributes:
-        source: The number of the source.
-        early: Whether it was closed, or raised, before its end.
+        source: The number of the source, as in `Opened`.
+        early: Whether it was closed or raised an exception before it was exhausted. Default False.
     """
 
     source: int
@@ -60,34 +60,49 @@ class Ended:
 
 @frozen
 class Taken:
-    """A result of a stream was taken by its consumer."""
+    """
+    The consumer of a stream took a result.
+
+    Attributes:
+        result: The result.
+    """
 
     result: PipelineResult
 
 
-# About an item, and all.
+# An entry about one item, and any entry.
 ItemEntry = StatusEvent | TaskEvent | Read | Taken
 Entry = ItemEntry | Opened | Ended
 
 
-def key_of_entry(entry: ItemEntry) -> Hashable:
-    """Return what stands for the id of the item that *entry* is about."""
-    return key_of(entry.result.id if isinstance(entry, Taken) else entry.item_id)
+def item_key(entry: ItemEntry) -> Hashable:
+    """Return the equality key for the id of the item that *entry* is about."""
+    return equality_key(entry.result.id if isinstance(entry, Taken) else entry.item_id)
 
 
-def words_of(entry: StatusEvent | TaskEvent) -> str:
-    """Return what tells the events of one item apart."""
-    if isinstance(entry, StatusEvent):
-        return f"{entry.stage}: {entry.status}"
-    return f"{entry.stage}: {entry.event_type} {entry.task_name}, attempt {entry.attempt}"
+def event_label(event: StatusEvent | TaskEvent) -> str:
+    """Return the step of an item that *event* reports, as text without the worker and the error."""
+    if isinstance(event, StatusEvent):
+        return status_label(event.stage, event.status)
+    return task_event_label(event.stage, event.event_type, event.task_name, event.attempt)
 
 
-def describe(entry: ItemEntry) -> str:
-    """Return *entry* as a line of text."""
+def status_label(stage: str, status: str) -> str:
+    """Return the label of a status event."""
+    return f"{stage}: {status}"
+
+
+def task_event_label(stage: str, event_type: str, task_name: str, attempt: int) -> str:
+    """Return the label of a task event."""
+    return f"{stage}: {event_type} {task_name}, attempt {attempt}"
+
+
+def format_entry(entry: ItemEntry) -> str:
+    """Return one line of text about *entry*."""
     if isinstance(entry, Read):
-        return f"read as number {entry.sequence_id}"
+        return f"read from the source as number {entry.sequence_id}"
     if isinstance(entry, Taken):
-        return f"taken as number {entry.result.sequence_id}"
+        return f"taken from the stream as number {entry.result.sequence_id}"
     error = entry.metadata.get("error") if isinstance(entry, StatusEvent) else entry.error
     worker = "" if entry.worker is None else f", {entry.worker}"
-    return f"{words_of(entry)}{worker}" + ("" if error is None else f" ({short_repr(error)})")
+    return f"{event_label(entry)}{worker}" + ("" if error is None else f" ({short_repr(error)})")

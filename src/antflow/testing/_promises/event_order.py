@@ -1,4 +1,4 @@
-"""P3: the events of an item come in the one order that makes sense."""
+"""P3: the events of an item come in a legal order."""
 
 from __future__ import annotations
 
@@ -6,115 +6,120 @@ from collections.abc import Hashable
 
 from ..._definition.callables import task_name
 from ..._definition.stage import Stage
-from ..._model.events import StatusEvent, TaskEvent
-from .._equality import key_of
-from .entries import words_of
+from ..._model.events import TRANSITIONS, Status, StatusEvent, TaskEvent
+from .._equality import equality_key
+from .entries import event_label, status_label, task_event_label
 from .event_log import EventLog
-from .violation import broken
+from .violation import raise_violation
 
 P3 = "P3 item order"
 
 
-class _Course:
+class _ItemState:
     """
-    The way of one item: which events may come next.
+    Where one item is, and which events may come next.
+
+    Args:
+        stages: The stages of the pipeline.
 
     Attributes:
-        next: As `words_of` tells them.
+        expected: The labels of the events that may come next, as `event_label()` returns them.
+            Empty if the item has ended.
     """
 
     def __init__(self, stages: tuple[Stage, ...]) -> None:
         self._stages = stages
-        self._at = 0
-        self._task = 0
+        self._stage_index = 0
+        self._status: Status | None = None
+        self._task_index = 0
         self._attempt = 1
         # An item may be fed into any stage.
-        self.next = [f"{stage.name}: queued" for stage in stages]
+        self.expected = [
+            status_label(stage.name, status) for stage in stages for status in TRANSITIONS[None]
+        ]
 
-    def go(self, event: StatusEvent | TaskEvent) -> None:
-        """Be past *event*, which is one of those that may come next."""
-        step = event.status if isinstance(event, StatusEvent) else event.event_type
+    def advance(self, event: StatusEvent | TaskEvent) -> None:
+        """Move on by *event*, which must be one of those expected."""
         if isinstance(event, StatusEvent):
-            self._at = [stage.name for stage in self._stages].index(event.stage)
+            self._stage_index = [stage.name for stage in self._stages].index(event.stage)
+            self._status = event.status
+            self.expected = self._after_status(event.status)
         else:
             self._attempt = event.attempt
-        self.next = getattr(self, f"_after_{step}")()
+            self.expected = getattr(self, f"_after_{event.event_type}")()
 
     @property
     def _stage(self) -> Stage:
-        return self._stages[self._at]
+        return self._stages[self._stage_index]
 
     @property
-    def _retries_as_a_whole(self) -> bool:
+    def _has_stage_retries(self) -> bool:
         return self._stage.retry_policy.scope == "stage"
 
-    def _status(self, *statuses: str) -> list[str]:
-        return [f"{self._stage.name}: {status}" for status in statuses]
+    def _statuses(self, *possible: Status) -> list[str]:
+        """Return the labels of those *possible* statuses that may follow the current one."""
+        legal = TRANSITIONS[self._status]
+        return [status_label(self._stage.name, status) for status in possible if status in legal]
 
-    def _event(self, *types: str) -> list[str]:
-        name = task_name(self._stage.tasks[self._task])
-        return self._status(*(f"{kind} {name}, attempt {self._attempt}" for kind in types))
+    def _task_events(self, *types: str) -> list[str]:
+        name = task_name(self._stage.tasks[self._task_index])
+        return [task_event_label(self._stage.name, kind, name, self._attempt) for kind in types]
 
-    def _after_queued(self) -> list[str]:
-        self._attempt = 1
-        return self._status("in_progress")
-
-    def _after_in_progress(self) -> list[str]:
-        self._task = 0
-        # If skip_if raises, the item fails before any task has begun.
-        skips = [] if self._stage.skip_if is None else self._status("skipped", "failed")
-        return self._event("start") + skips
+    def _after_status(self, status: Status) -> list[str]:
+        if status == "in_progress":
+            self._task_index = 0
+            # If skip_if raises, the item fails before its first task starts.
+            may_skip = self._stage.skip_if is not None
+            skips = self._statuses("skipped", "failed") if may_skip else []
+            return self._task_events("start") + skips
+        if status == "queued":
+            self._attempt = 1
+        elif status == "retrying":
+            self._attempt += 1
+        elif status in ("completed", "skipped"):
+            if self._stage_index + 1 == len(self._stages):
+                return []
+            self._stage_index += 1
+            self._status = None
+        return self._statuses(*sorted(TRANSITIONS[self._status]))
 
     def _after_start(self) -> list[str]:
-        return self._event("complete", "retry", "fail")
+        return self._task_events("complete", "retry", "fail")
 
     def _after_complete(self) -> list[str]:
-        self._task += 1
-        if self._task == len(self._stage.tasks):
-            return self._status("completed")
-        if not self._retries_as_a_whole:
+        self._task_index += 1
+        if self._task_index == len(self._stage.tasks):
+            return self._statuses("completed")
+        if not self._has_stage_retries:
             self._attempt = 1
-        return self._event("start")
+        return self._task_events("start")
 
     def _after_retry(self) -> list[str]:
-        if self._retries_as_a_whole:
-            return self._status("retrying")
-        # The latter if a hook that the user gave to stamina raises after all.
-        fails = self._event("fail")
+        if self._has_stage_retries:
+            return self._statuses("retrying")
+        # "fail" follows if a hook of the user's that stamina calls raises before the next attempt.
+        fails = self._task_events("fail")
         self._attempt += 1
-        return self._event("start") + fails
+        return self._task_events("start") + fails
 
     def _after_fail(self) -> list[str]:
-        return self._status("failed")
-
-    def _after_retrying(self) -> list[str]:
-        self._attempt += 1
-        return self._status("in_progress")
-
-    def _after_completed(self) -> list[str]:
-        self._at += 1
-        return self._status("queued") if self._at < len(self._stages) else []
-
-    _after_skipped = _after_completed
-
-    def _after_failed(self) -> list[str]:
-        return []
+        return self._statuses("failed")
 
 
-def check_grammar(log: EventLog) -> None:
-    """Each event is one that may follow those before it of the same item."""
-    courses: dict[Hashable, _Course] = {}
-    before: dict[Hashable, str] = {}
+def check_event_order(log: EventLog) -> None:
+    """Check that each event may follow the previous event of the same item."""
+    states: dict[Hashable, _ItemState] = {}
+    previous: dict[Hashable, str] = {}
     for entry in log.entries:
         if not isinstance(entry, (StatusEvent, TaskEvent)):
             continue
-        key = key_of(entry.item_id)
-        course = courses.setdefault(key, _Course(log.pipeline.stages))
-        words = words_of(entry)
-        if words not in course.next:
-            place = f"after {before[key]!r}" if key in before else "first"
-            instead = " or ".join(map(repr, course.next)) or "nothing more"
-            came = f"{words!r} came {place}"
-            broken(P3, log, entry.item_id, came, f"It should have been {instead}", entry.stage)
-        course.go(entry)
-        before[key] = words
+        key = equality_key(entry.item_id)
+        state = states.setdefault(key, _ItemState(log.pipeline.stages))
+        label = event_label(entry)
+        if label not in state.expected:
+            position = f"followed {previous[key]!r}" if key in previous else "was the first event"
+            legal = " or ".join(map(repr, state.expected)) or "no further event"
+            observed = f"{label!r} {position}"
+            raise_violation(P3, log, entry.item_id, observed, f"Expected {legal}", entry.stage)
+        state.advance(entry)
+        previous[key] = label
