@@ -1,5 +1,5 @@
 """
-A crawler: a live pipeline whose tasks feed it with what they find. The pages are in a dict.
+A crawler: a live pipeline whose tasks feed it with the links that they find. The site is a dict.
 
     python examples/crawler.py [--backend asyncio|trio]
 """
@@ -26,14 +26,14 @@ SITE = {
 
 
 class Page(NamedTuple):
-    """What was found at a path."""
+    """A page and its links."""
 
     path: str
     links: list[str]
 
 
 class Crawler:
-    """Visits each page once, and keeps which other pages link to it."""
+    """Visits each page once, and records which pages link to it."""
 
     def __init__(self) -> None:
         self.seen: set[str] = set()

@@ -1,5 +1,5 @@
 """
-A complete ETL pipeline with the methods of an object as tasks.
+A complete ETL pipeline. Its tasks are the methods of an object.
 
     python examples/etl.py [--backend asyncio|trio]
 """
@@ -17,7 +17,7 @@ Record = dict[str, Any]
 
 
 class ETLProcessor:
-    """Extracts from a service that fails now and then, and saves to a database in memory."""
+    """Extracts records from an unreliable service and loads them into an in-memory database."""
 
     def __init__(self) -> None:
         self.database: dict[int, Record] = {}
@@ -27,12 +27,12 @@ class ETLProcessor:
         await anyio.sleep(0.01)
         if item_id % 10 == 3 and item_id not in self._refused:
             self._refused.add(item_id)
-            raise ConnectionError("the service is busy")
+            raise ConnectionError("service busy")
         return {"id": item_id, "data": f"raw_{item_id}"}
 
     async def validate(self, record: Record) -> Record:
         if record["id"] == 66:
-            raise ValueError("no record may have this id")
+            raise ValueError("this id is not allowed")
         return record
 
     async def transform(self, record: Record) -> Record:

@@ -1,5 +1,5 @@
 """
-A live dashboard drawn from callbacks: each event changes what is shown.
+A live dashboard that is updated by callbacks.
 
     pip install -e '.[rich]'  # in a clone of antflow
     python examples/rich_callback_dashboard.py [--backend asyncio|trio]
@@ -20,18 +20,18 @@ from rich.table import Table
 from antflow import Pipeline, Stage, StatusEvent, StatusTracker, TaskEvent
 
 STAGES = ("Fetch", "Parse", "Save")
-dice = random.Random(7)
+rng = random.Random(7)
 
 
 async def work(number: int) -> int:
-    await anyio.sleep(dice.uniform(0.001, 0.03))
-    if dice.random() < 0.05:
-        raise ConnectionError("the line is down")
+    await anyio.sleep(rng.uniform(0.001, 0.03))
+    if rng.random() < 0.05:
+        raise ConnectionError("connection lost")
     return number
 
 
 class Dashboard:
-    """Counts what it is told, and shows it."""
+    """Counts events and draws the counts."""
 
     def __init__(self, live: Live) -> None:
         self.live = live
@@ -63,7 +63,7 @@ class Dashboard:
         for stage, counts in self.counts.items():
             statuses = ("queued", "in_progress", "completed", "failed")
             table.add_row(stage, *(str(counts[status]) for status in statuses))
-        return Group(table, Panel("\n".join(self.messages) or "all is well", title="messages"))
+        return Group(table, Panel("\n".join(self.messages) or "no messages", title="messages"))
 
 
 async def main() -> None:

@@ -1,5 +1,5 @@
 """
-A live dashboard drawn from snapshots: a loop of its own asks the pipeline ten times a second.
+A live dashboard that polls the pipeline ten times a second.
 
     pip install -e '.[rich]'  # in a clone of antflow
     python examples/rich_polling_dashboard.py [--backend asyncio|trio]
@@ -17,20 +17,20 @@ from rich.table import Table
 
 from antflow import DashboardSnapshot, Pipeline, Stage
 
-dice = random.Random(7)
+rng = random.Random(7)
 
 
 async def work(number: int) -> int:
-    await anyio.sleep(dice.uniform(0.001, 0.03))
-    if dice.random() < 0.05:
-        raise ConnectionError("the line is down")
+    await anyio.sleep(rng.uniform(0.001, 0.03))
+    if rng.random() < 0.05:
+        raise ConnectionError("connection lost")
     return number
 
 
 def draw(snapshot: DashboardSnapshot) -> Group:
     stats = snapshot.pipeline_stats
     stages = Table(
-        title=f"antflow, asked: {stats.items_processed} done, {stats.items_failed} failed, "
+        title=f"antflow, polled: {stats.items_processed} done, {stats.items_failed} failed, "
         f"{stats.items_in_flight} in flight",
         expand=True,
     )

@@ -1,5 +1,5 @@
 """
-Follows single tasks and attempts: how long each took, what was tried again, what failed for good.
+Prints task events: retried attempts, failed tasks, and the time that each task took.
 
     python examples/task_events.py [--backend asyncio|trio]
 """
@@ -26,11 +26,11 @@ async def fetch(number: int) -> int:
 
 async def save_to_database(number: int) -> int:
     if number == 7:
-        raise ValueError("a row with this key is there already")
+        raise ValueError("a row with this key already exists")
     return number
 
 
-def tell(event: TaskEvent) -> str:
+def describe(event: TaskEvent) -> str:
     return f"{event.task_name} of item {event.item_id}, attempt {event.attempt}: {event.error}"
 
 
@@ -41,12 +41,12 @@ async def main() -> None:
         seconds[event.task_name] += event.duration or 0.0
 
     async def on_task_retry(event: TaskEvent) -> None:
-        print(f"retry {tell(event)}")
+        print(f"retry {describe(event)}")
 
     async def on_task_fail(event: TaskEvent) -> None:
-        print(f"FAILED {tell(event)}")
+        print(f"FAILED {describe(event)}")
         if event.task_name == "save_to_database":
-            print("  this is where one would send an alert")
+            print("  send an alert here")
 
     tracker = StatusTracker(
         on_task_complete=on_task_complete, on_task_retry=on_task_retry, on_task_fail=on_task_fail

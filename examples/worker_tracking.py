@@ -1,5 +1,5 @@
 """
-Which worker does what: utilisation, load balance, errors by worker, with ids of one's own.
+Prints the utilization, load and errors of each worker. The items have ids of their own.
 
     python examples/worker_tracking.py [--backend asyncio|trio]
 """
@@ -18,7 +18,7 @@ from antflow import Item, Pipeline, Stage, StatusEvent, StatusTracker
 async def download(size: int) -> int:
     await anyio.sleep(size / 1000)
     if size % 10 == 7:
-        raise ConnectionError(f"broken off after {size} bytes")
+        raise ConnectionError(f"connection lost after {size} bytes")
     return size
 
 
