@@ -57,7 +57,7 @@ class Dashboard:
         )
 
     def draw(self) -> Group:
-        table = Table(title="antflow, told by callbacks", expand=True)
+        table = Table(title="antflow, watched by callbacks", expand=True)
         for column in ("stage", "queued", "in progress", "completed", "failed"):
             table.add_column(column, justify="left" if column == "stage" else "right")
         for stage, counts in self.counts.items():

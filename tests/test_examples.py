@@ -29,7 +29,7 @@ SAYS = {
         r"FAILED save_to_database of item 7, attempt 3",
         r"fetch +\d+\.\d ms in all",
     ],
-    "rich_callback_dashboard.py": [r"antflow, told by callbacks", r"Fetch +│ +0 │ +0 │ +\d+ │"],
+    "rich_callback_dashboard.py": [r"antflow, watched by callbacks", r"Fetch +│ +0 │ +0 │ +\d+ │"],
     "rich_polling_dashboard.py": [r"\d+ done, \d+ failed, 0 in flight", r"Save-W1 +│ idle"],
 }
 
