@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -179,7 +180,7 @@ def test_only_the_allowed_packages_are_imported(module: str) -> None:
     allowed = {"attrs", "exceptiongroup"}
     if package != "_model":
         allowed.add("anyio")
-    if package in ("_definition", "_tasks"):
+    if module == "_tasks.retries":
         allowed.add("stamina")
     if package == "_backend" or module in LOOPS:
         allowed.add("asyncio")
@@ -228,6 +229,80 @@ def test_what_users_import_has_a_public_name_and_nothing_else_has() -> None:
         if is_public(module.removesuffix("__init__")) and module != "__main__"
     ]
     assert sorted(documented) == sorted(public)
+
+
+def test_modules_and_functions_are_small() -> None:
+    lines = {module: len(text_of(module).splitlines()) for module in ORDER + TESTING_ORDER}
+    assert {module: count for module, count in lines.items() if count > 300} == {}
+    assert statistics.median(lines.values()) <= 130
+    long = {name for module in lines for name, count in functions(module) if count > 70}
+    assert long == {"_workers.worker_loop.work"}
+
+
+def test_the_page_on_layers_lists_them_as_they_are() -> None:
+    page = (DOCS / "architecture" / "layers.md").read_text(encoding="utf-8")
+    layers: dict[str, list[str]] = {}
+    for title, module in re.findall(r"^(?:## `([\w.]+)`|\| `([\w.]+)` \|)", page, re.MULTILINE):
+        if title:
+            layers[title] = []
+        else:
+            layers[list(layers)[-1]].append(module)
+    assert list(layers.items()) == [*LAYERS.items(), *TESTING_LAYERS.items()]
+
+
+TRACE = """
+import asyncio, sys
+from pathlib import Path
+import antflow
+
+root = Path(antflow.__file__).parent
+names, calls = {}, set()
+
+def module_of(frame):
+    path = Path(frame.f_code.co_filename)
+    if root not in path.parents:
+        return None
+    return ".".join(path.relative_to(root).with_suffix("").parts)
+
+def profile(frame, event, argument):
+    if event == "call" and (callee := module_of(frame)):
+        names[callee] = True
+        if frame.f_back is not None and (caller := module_of(frame.f_back)):
+            calls.add((caller, callee))
+
+async def same(value):
+    return value
+
+async def main():
+    sys.setprofile(profile)
+    results = await pipeline.run(["item"])
+    sys.setprofile(None)
+    assert results.values == ["item"]
+
+stages = [antflow.Stage(name, tasks=[same]) for name in "AB"]
+pipeline = antflow.Pipeline(stages)
+asyncio.run(main())
+print(*names)
+for caller, callee in calls:
+    print(caller, callee)
+"""
+
+
+def test_one_item_through_two_stages_calls_few_modules_and_only_downwards() -> None:
+    """The list is that of the page on the path of an item."""
+    ran = subprocess.run([sys.executable, "-c", TRACE], capture_output=True, text=True)
+    assert not ran.stderr
+    first, *calls = ran.stdout.splitlines()
+    page = (DOCS / "architecture" / "item.md").read_text(encoding="utf-8")
+    listed_modules = re.findall(r"^\| `([\w.]+)` \|", page, re.MULTILINE)
+    assert listed_modules == sorted(listed_modules, key=ORDER.index)
+    assert len(listed_modules) <= 18
+    # On Python 3.10 Ctrl-C needs help.
+    help_with_interrupts = {"_backend.cancellation"} if sys.version_info < (3, 11) else set()
+    assert set(first.split()) == set(listed_modules) | help_with_interrupts
+    for call in calls:
+        caller, callee = call.split()
+        assert ORDER.index(caller) <= ORDER.index(callee), call
 
 
 @pytest.mark.parametrize("package", [antflow, antflow.testing])

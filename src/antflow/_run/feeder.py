@@ -8,7 +8,6 @@ from collections.abc import (
     AsyncIterator,
     Awaitable,
     Callable,
-    Coroutine,
     Generator,
     Iterable,
     Iterator,
@@ -228,27 +227,24 @@ class Feeds:
         self._completion = completion
         self._window = None if sink is None or sink.window is None else sink
         self._pools: list[Pool] = []
-        self._start: Callable[[Coroutine[Any, Any, None]], Any]
         self._feeders: set[Feeder] = set()
         self._source_error: BaseException | None = None
 
-    def open(self, pools: list[Pool], start: Callable[[Coroutine[Any, Any, None]], Any]) -> None:
-        """Feed into *pools* from now on; *start* starts a loop task in the caller's context."""
+    def open(self, pools: list[Pool]) -> None:
+        """Feed into *pools* from now on."""
         self._pools = pools
-        self._start = start
         self.opened.set()
 
-    def read(
+    def add(
         self, source: Iterable[Any] | AsyncIterable[Any], target: int, priority: float
     ) -> Feeder:
-        """Begin to read *source* into the stage with the index *target*."""
+        """Return a feeder of *source* into the stage with the index *target*; `run()` it."""
         if priority != DEFAULT_PRIORITY:
             for pool in self._pools:
                 pool.use_priorities()
         feeder = Feeder(source, self._pools[target], priority, self._window)
         self._feeders.add(feeder)
         self._completion.feeders += 1
-        self._start(self._run(feeder))
         return feeder
 
     async def wait_for(self, feeder: Feeder, *, to_end: bool) -> int:
@@ -273,7 +269,8 @@ class Feeds:
             raise_attribute(feeder, "error")
         return feeder.admitted
 
-    async def _run(self, feeder: Feeder) -> None:
+    async def run(self, feeder: Feeder) -> None:
+        """Let *feeder* read its source."""
         try:
             await feeder.run()
         finally:
@@ -291,7 +288,6 @@ class Feeds:
     def close(self) -> None:
         """The run has ended: drop what refers to it."""
         self._pools = []
-        del self._start
         self.opened.set()
 
     def raise_source_error(self) -> None:

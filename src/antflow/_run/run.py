@@ -24,7 +24,7 @@ meanwhile. The phases are those of `Phase`:
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterable, Coroutine, Iterable
+from collections.abc import AsyncIterable, Iterable
 from contextvars import Context, ContextVar, copy_context
 from functools import partial
 from typing import Any
@@ -42,7 +42,7 @@ from .._state.lifecycle import Completion, EndReason, Phase
 from .._workers.pool import Pool
 from .._workers.stragglers import Stragglers
 from .._workers.worker_loop import start_workers
-from .feeder import Feeds
+from .feeder import Feeder, Feeds
 from .wiring import RunPlan, build_pools
 
 if sys.version_info < (3, 11):
@@ -147,9 +147,9 @@ class Run:
         self._pools = build_pools(plan, self.completion, tasks, self._stragglers)
         for pool in reversed(self._pools):
             start_workers(pool)
-        self._feeds.open(self._pools, self._start_feeder)
+        self._feeds.open(self._pools)
         if plan.source is not None:
-            feeder = self._feeds.read(plan.source, plan.target, plan.priority)
+            feeder = self._read(plan.source, plan.target, plan.priority)
             feeder.detached = True
             if not lifecycle.takes_input:
                 feeder.stop()
@@ -172,9 +172,13 @@ class Run:
         if self.sink is not None:
             self.sink.wake()
 
-    def _start_feeder(self, coroutine: Coroutine[Any, Any, None]) -> None:
+    def _read(
+        self, source: Iterable[Any] | AsyncIterable[Any], target: int, priority: float
+    ) -> Feeder:
+        feeder = self._feeds.add(source, target, priority)
         # The source is the caller's: it runs in the context of the caller.
-        self._group.create_task(coroutine, context=self._context_inside())
+        self._group.create_task(self._feeds.run(feeder), context=self._context_inside())
+        return feeder
 
     def _context_inside(self) -> Context:
         context = copy_context()
@@ -209,7 +213,7 @@ class Run:
             await self._feeds.opened.wait()
             if not self.state.lifecycle.takes_input:
                 raise PipelineError(f"feed(): the run was shut down, and takes no more. {hint}")
-            feeder = self._feeds.read(source, target, priority)
+            feeder = self._read(source, target, priority)
         finally:
             self.completion.pending_feeds -= 1
             self.completion.check()
