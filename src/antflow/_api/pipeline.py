@@ -97,7 +97,7 @@ class Pipeline(BlockMethods):
         self._callbacks = build_callbacks(self.stages, self.status_tracker)
         self._state = RunState(self.stages)
         if self.status_tracker is not None:
-            self.status_tracker.connect(self.events)
+            self.status_tracker.connect(self.events, self.stages[-1].name)
 
     async def run(
         self,

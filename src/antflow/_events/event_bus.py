@@ -18,6 +18,13 @@ Handler = Callable[..., Any]
 
 
 @define(eq=False)
+class ErrorCount:
+    """How often any of several handlers has raised. It does not keep the handlers alive."""
+
+    errors: int = field(default=0, init=False)
+
+
+@define(eq=False)
 class Subscription:
     """
     A handler, and how often it raised.
@@ -26,11 +33,16 @@ class Subscription:
         handler: A function, sync or async; what it returns is ignored.
         name: Its name in the log.
         errors: How often it raised.
+        keep: For a tracker: called in place of *handler*, with the arguments of `publish()`, which
+            are the fields of the event. It is sync, and raises nothing but what ends the run.
+        count: Where its errors are counted, too.
     """
 
     handler: Handler
     name: str
     errors: int = field(default=0, init=False)
+    keep: Callable[..., Any] | None = field(default=None, kw_only=True)
+    count: ErrorCount | None = field(default=None, init=False)
 
     def notify(self, *args: Any) -> Awaitable[None] | None:
         """
@@ -70,6 +82,8 @@ class Subscription:
                 # Its traceback refers to this frame.
                 del error
         self.errors += 1
+        if self.count is not None:
+            self.count.errors += 1
         if self.errors == 1:
             logger.error(
                 "%s raised; the item is not affected. Further errors of it are counted, not logged",
@@ -127,12 +141,15 @@ class EventBus:
         status_subscriptions: The subscriptions of `StatusEvent`. While there are none, no event is
             built. The list is replaced, and never changed.
         task_subscriptions: The subscriptions of `TaskEvent`.
+        keep: If the only subscription of `StatusEvent` has one, its `Subscription.keep`. No event
+            is built then.
     """
 
     # Lists and not tuples: their truth value is tested several times per item, which is faster for
     # a list.
     status_subscriptions: list[Subscription] = field(factory=list, init=False)
     task_subscriptions: list[Subscription] = field(factory=list, init=False)
+    keep: Callable[..., None] | None = field(default=None, init=False)
 
     def subscribe(
         self,
@@ -159,7 +176,7 @@ class EventBus:
         else:
             raise TypeError(f"handler must be a function of one argument, got {handler!r}")
         if event_type is StatusEvent:
-            self.status_subscriptions = [*self.status_subscriptions, subscription]
+            self._set_status_subscriptions([*self.status_subscriptions, subscription])
         elif event_type is TaskEvent:
             self.task_subscriptions = [*self.task_subscriptions, subscription]
         else:
@@ -168,12 +185,16 @@ class EventBus:
 
     def unsubscribe(self, subscription: Subscription) -> None:
         """Stop calling *subscription*; no-op if it is not subscribed."""
-        self.status_subscriptions = [
-            other for other in self.status_subscriptions if other is not subscription
-        ]
+        self._set_status_subscriptions(
+            [other for other in self.status_subscriptions if other is not subscription]
+        )
         self.task_subscriptions = [
             other for other in self.task_subscriptions if other is not subscription
         ]
+
+    def _set_status_subscriptions(self, subscriptions: list[Subscription]) -> None:
+        self.status_subscriptions = subscriptions
+        self.keep = subscriptions[0].keep if len(subscriptions) == 1 else None
 
     def publish(self, event: StatusEvent | TaskEvent) -> Awaitable[None] | None:
         """

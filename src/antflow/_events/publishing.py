@@ -38,6 +38,14 @@ def publish(
     Returns:
         As `publish_to()`.
     """
+    if bus.keep is not None:
+        # Only a tracker listens, and it needs no event.
+        return bus.keep(bus, status, record, stage, worker_name, now, details, failed)
+    subscriptions = bus.status_subscriptions
+    keep = subscriptions[0].keep
+    if keep is not None:
+        keep(bus, status, record, stage, worker_name, now, details, failed)
+        subscriptions = subscriptions[1:]
     event = MutableStatusEvent()
     event.item_id = record.id
     event.stage = stage
@@ -52,7 +60,7 @@ def publish(
     event.metadata = metadata
     event.failed_item = failed
     event.__class__ = StatusEvent
-    return publish_to(bus.status_subscriptions, event)
+    return publish_to(subscriptions, event)
 
 
 async def announce(

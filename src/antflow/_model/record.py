@@ -34,6 +34,8 @@ class Record:
     priority: float = DEFAULT_PRIORITY
     # What holds the slot of this record in a `SlotQueue`, if that is not the record itself.
     slot: Any = None
+    # Where a tracker keeps the item.
+    entry: int | None = None
     # None stands for an empty dict. Never handed out: users get copies.
     metadata: dict[str, Any] | None = None
     # Whether the input brought neither an id nor metadata.

@@ -108,7 +108,7 @@ async def work(pool: Pool, worker: Worker) -> None:
 
             worker.record = record
             if bus.status_subscriptions:
-                pending = publish(bus, "in_progress", record, pool.name, worker.name, time())
+                pending = (bus.keep or publish)(bus, "in_progress", record, pool.name, worker.name, time())
                 if pending is not None:
                     await pending
             try:
@@ -133,12 +133,12 @@ async def work(pool: Pool, worker: Worker) -> None:
                 next_stage.arrived += 1
             if bus.status_subscriptions:
                 now = time()
-                pending = publish(bus, "completed", record, pool.name, worker.name, now)
+                pending = (bus.keep or publish)(bus, "completed", record, pool.name, worker.name, now)
                 if pending is not None:
                     await pending
                     now = time()
                 if downstream is not None:
-                    pending = publish(bus, "queued", record, downstream.name, None, now)
+                    pending = (bus.keep or publish)(bus, "queued", record, downstream.name, None, now)
                     if pending is not None:
                         await pending
                 worker.mark_idle()
