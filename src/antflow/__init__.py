@@ -25,6 +25,7 @@ from ._model.snapshots import DashboardSnapshot as DashboardSnapshot
 from ._model.snapshots import ErrorSummary as ErrorSummary
 from ._model.snapshots import PipelineStats as PipelineStats
 from ._model.snapshots import StageStats as StageStats
+from ._model.snapshots import WorkerMapping as WorkerMapping
 from ._model.snapshots import WorkerMetrics as WorkerMetrics
 from ._model.snapshots import WorkerState as WorkerState
 
@@ -52,6 +53,7 @@ __all__ = [
     "TaskEvent",
     "TaskFailedError",
     "TooManyFailuresError",
+    "WorkerMapping",
     "WorkerMetrics",
     "WorkerState",
 ]

@@ -29,6 +29,7 @@ from antflow import (
     TaskEvent,
     TaskFailedError,
     TooManyFailuresError,
+    WorkerMapping,
     WorkerMetrics,
     WorkerState,
 )
@@ -81,8 +82,8 @@ Stage("Bad", "3", [fetch])  # type: ignore[arg-type]  # pyright: ignore
 RetryPolicy(on=retry_after)
 RetryPolicy(on=5)  # type: ignore[arg-type]  # pyright: ignore
 
-tracker = StatusTracker(on_status_change, on_task_start=print, history=10)
-pipeline = Pipeline(stages=stages, status_tracker=tracker)
+tracker = StatusTracker(on_status_change, on_task_start=print, history=10, keep_done=5)
+pipeline = Pipeline(stages=stages, status_tracker=tracker, keep_failures=9, keep_frames=True)
 Pipeline([fetch])  # type: ignore[list-item]  # pyright: ignore
 Stage("Bad", tasks=fetch)  # type: ignore[arg-type]  # pyright: ignore
 Stage("Bad", tasks=[fetch], task_concurrency_limits={fetch: 1})  # type: ignore[dict-item]  # pyright: ignore
@@ -114,11 +115,12 @@ def ask() -> None:
     assert_type(stats, PipelineStats)
     assert_type(stats.stage_stats, dict[str, StageStats])
     assert_type(pipeline.get_worker_names(), dict[str, list[str]])
-    assert_type(pipeline.get_worker_states(), dict[str, WorkerState])
-    assert_type(pipeline.get_worker_metrics(), dict[str, WorkerMetrics])
+    assert_type(pipeline.get_worker_states(), WorkerMapping[WorkerState])
+    assert_type(pipeline.get_worker_metrics(), WorkerMapping[WorkerMetrics])
     assert_type(pipeline.get_error_summary(), ErrorSummary)
     assert_type(pipeline.get_dashboard_snapshot(), DashboardSnapshot)
     assert_type(tracker.get_status(1), StatusEvent | None)
+    assert_type(tracker.forget(1), bool)
     assert_type(tracker.get_stats(), dict[str, int])
     bus = pipeline.events
     assert_type(bus, EventBus)

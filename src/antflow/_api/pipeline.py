@@ -42,6 +42,15 @@ def _check_tracker(pipeline: Pipeline, attribute: Any, tracker: object) -> None:
         reject_argument("Pipeline", "status_tracker", "a StatusTracker or None", tracker, hint)
 
 
+def _check_keep_failures(pipeline: Pipeline, attribute: Any, count: int | None) -> None:
+    if count is not None:
+        check_int("Pipeline", "keep_failures", count, at_least=0)
+
+
+def _check_keep_frames(pipeline: Pipeline, attribute: Any, flag: object) -> None:
+    check_flag("Pipeline", "keep_frames", flag)
+
+
 def _check_slow(pipeline: Pipeline, attribute: Any, seconds: float | None) -> None:
     if seconds is not None:
         check_number("Pipeline", "slow_callback_duration", seconds, at_least=0, above=True)
@@ -63,7 +72,7 @@ class Pipeline(BlockMethods):
 
     Args:
         stages: At least one `Stage`; no two have the same name.
-        collect_results: Whether `run()` keeps what leaves the last stage. Failures are always kept.
+        collect_results: Whether `run()` keeps what leaves the last stage.
         status_tracker: It is updated with every event.
         slow_callback_duration: If given, a warning is logged for each task that blocks the event
             loop for more seconds than this without an ``await``. It costs a few microseconds per
@@ -72,6 +81,11 @@ class Pipeline(BlockMethods):
             swallows its cancellation is abandoned then, with a warning. What it shields from
             cancellation is still finished, and a thread cannot be stopped. By default there is no
             bound. It costs a few microseconds per task.
+        keep_failures: How many failures a run keeps: the newest. By default it keeps all. All are
+            counted, also for ``max_failures``, and in `get_stats()` and `get_error_summary()`.
+        keep_frames: Whether the exceptions of failures keep the local variables of the tasks that
+            raised, for a debugger. By default, an exception keeps its traceback, but the variables
+            are removed when all callbacks for the failure have returned.
 
     Attributes:
         events: The bus on which `StatusEvent` and `TaskEvent` are published; subscribe to it to
@@ -86,6 +100,8 @@ class Pipeline(BlockMethods):
     status_tracker: StatusTracker | None = field(default=None, validator=_check_tracker)
     slow_callback_duration: float | None = field(default=None, validator=_check_slow, kw_only=True)
     cancel_grace: float | None = field(default=None, validator=_check_grace, kw_only=True)
+    keep_failures: int | None = field(default=None, validator=_check_keep_failures, kw_only=True)
+    keep_frames: bool = field(default=False, validator=_check_keep_frames, kw_only=True)
     events: EventBus = field(factory=EventBus, init=False, repr=False)
     _callbacks: tuple[StageCallbacks, ...] = field(init=False, repr=False, on_setattr=setters.NO_OP)
     # What changes: the newest run, its state, and the block if the pipeline is entered.
@@ -141,11 +157,11 @@ class Pipeline(BlockMethods):
         await self._execute(run, handle_signals)
         results = run.state.results.results()
         if run.state.has_too_many_failures:
-            last = results.failures[-1].as_exception()
-            count = len(results.failures)
+            last = results.failures[-1].as_exception() if results.failures else None
+            count = run.state.results.failed
             raise TooManyFailuresError(
                 f"{count} item{'' if count == 1 else 's'} failed and max_failures is "
-                f"{max_failures}; the last: {last}",
+                f"{max_failures}{'' if last is None else f'; the last: {last}'}",
                 results,
                 max_failures,
             ) from last
@@ -244,7 +260,11 @@ class Pipeline(BlockMethods):
         priority: float = DEFAULT_PRIORITY,
     ) -> Run:
         is_stream = sink is not None
-        results = ResultStore(self.collect_results and not is_stream, keeps_failures=not is_stream)
+        results = ResultStore(
+            self.collect_results and not is_stream,
+            0 if is_stream else self.keep_failures,
+            self.keep_frames,
+        )
         tracker = self.status_tracker
         watches = self.slow_callback_duration is not None or self.cancel_grace is not None
         return Run(

@@ -1,8 +1,9 @@
 """
 Status events in columns of numbers, and not as objects.
 
-An event has an index, a timestamp, a code (stage, worker and status) and a link to another event of
-the same item. Events that were freed are chained by their links, and their indices used again.
+An event has an index, a timestamp, a code (stage, worker and status) and, if several are kept of an
+item, a link to another of the same item. Events that were freed are chained by their links, and
+their indices are used again.
 
 One thread writes, and others may read. `AllEvents` completes an event before its index is known to
 readers. `LastEvents` replaces events that others may be reading, so it writes and reads each of
@@ -81,6 +82,47 @@ class AllEvents:
         self.newest[slot] = NO_EVENT
 
 
+class LatestEvents:
+    """
+    Keeps the latest event of each item; with the same methods as `AllEvents`.
+
+    Its index is the slot. Another thread may find the code of one event with the timestamp of the
+    next, which is written first.
+
+    Attributes:
+        newest: As in `AllEvents`.
+    """
+
+    def __init__(self) -> None:
+        self.newest = array("I")
+        self._timestamps = array("d")
+        self._codes = array("I")
+
+    def add_slot(self) -> None:
+        """Make room for one more item."""
+        self._timestamps.append(0.0)
+        self._codes.append(0)
+        self.newest.append(NO_EVENT)
+
+    def add(self, slot: int, timestamp: float, code: int) -> int:
+        """Write an event of the item in *slot*, and return its index."""
+        self._timestamps[slot] = timestamp
+        self._codes[slot] = code
+        return slot
+
+    def read(self, index: int) -> tuple[float, int]:
+        """Return the timestamp and the code of an event."""
+        return self._timestamps[index], self._codes[index]
+
+    def indices(self, slot: int) -> list[int]:
+        """Return the index of the event of the item in *slot*."""
+        return [slot]
+
+    def free_all(self, slot: int) -> None:
+        """Free the event of the item in *slot*."""
+        self.newest[slot] = NO_EVENT
+
+
 # Timestamp, code, link.
 _EVENT = Struct("<dII")
 _SIZE = _EVENT.size
@@ -94,7 +136,7 @@ class LastEvents:
     there are *length* of them, the next replaces the oldest, and no link changes.
 
     Args:
-        length: How many events of an item are kept at most.
+        length: How many events of an item are kept at most: at least 2.
 
     Attributes:
         newest: As in `AllEvents`.
@@ -116,9 +158,8 @@ class LastEvents:
         """Write an event of the item in *slot*, and return its index."""
         newest = self.newest[slot]
         if self._lengths[slot] == self._length:
-            index = newest if self._length == 1 else self._link(newest)
-            link = index if self._length == 1 else self._link(index)
-            self._write(index, timestamp, code, link)
+            index = self._link(newest)
+            self._write(index, timestamp, code, self._link(index))
             return index
         self._lengths[slot] += 1
         index = self._free

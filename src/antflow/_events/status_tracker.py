@@ -15,7 +15,8 @@ from .._model.record import Record
 from .._model.results import FailedItem
 from .._model.snapshots import ErrorSummary
 from .event_bus import ErrorCount, EventBus, Subscription
-from .tracked_items import STATUSES, TrackedItems
+from .item_columns import STATUSES
+from .tracked_items import TrackedItems
 
 Callback = Callable[..., Any]
 
@@ -78,7 +79,7 @@ class StatusTracker:
         if keep_done is not None:
             check_int("StatusTracker", "keep_done", keep_done, at_least=0)
         self._keep_done = keep_done
-        self._own = Subscription(lambda event: self._update(self._items.keep, event), "a StatusTracker")
+        self._own = Subscription(self._update, "a StatusTracker")
         self._on_status_change = _subscription("on_status_change", on_status_change, "event")
         self._on_task = {
             "start": _subscription("on_task_start", on_task_start, "event"),
@@ -129,7 +130,7 @@ class StatusTracker:
         if self._keep_done is not None:
             # One for each bus, because the last stage of one may be the first of another.
             keep = partial(self._keep_and_bound, last_stage)
-            own = Subscription(partial(self._update, keep), own.name, keep=keep)
+            own = Subscription(partial(self._update, keep=keep), own.name, keep=keep)
         bus.subscribe(StatusEvent, own)
         if self._on_status_change is not None:
             bus.subscribe(StatusEvent, self._on_status_change)
@@ -200,14 +201,15 @@ class StatusTracker:
         """Return counts of the items whose latest status is ``failed``."""
         return ErrorSummary.of(self.get_failed_items())
 
-    def _update(self, keep: Callable[..., Any], event: StatusEvent) -> None:
-        """Keep, by *keep*, an event that was made outside, or that another tracker got first."""
+    def _update(self, event: StatusEvent, keep: Callable[..., None] | None = None) -> None:
+        """Keep an event that was made outside, or that another subscription got first."""
         record = Record(0, None)
         record.id, record.metadata = event.item_id, event.metadata or None
         worker = None if event.worker is None else (event.stage, event.worker)
-        keep(
-            None, event.status, record, event.stage, worker, event.timestamp, None, event.failed_item
-        )
+        failed = event.failed_item
+        details: dict[str, Any] | None = None if failed is None else {}
+        keep = keep or self._items.keep
+        keep(None, event.status, record, event.stage, worker, event.timestamp, details, failed)
 
     def _keep_and_bound(
         self,

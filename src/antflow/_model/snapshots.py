@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Generic, Literal, TypeVar
 
 from attrs import frozen
 
 from .results import FailedItem
+
+_Copy = TypeVar("_Copy")
+
+
+def worker_name(stage: str, number: int) -> str:
+    """Return the name of a stage's worker, numbered from 0."""
+    return f"{stage}-W{number}"
 
 
 @frozen
@@ -60,6 +67,50 @@ class WorkerMetrics:
         """Seconds per finished item; 0.0 before the first."""
         finished = self.items_processed + self.items_failed
         return self.total_processing_time / finished if finished else 0.0
+
+
+@frozen(eq=False, repr=False)
+class WorkerMapping(Mapping[str, _Copy], Generic[_Copy]):
+    """
+    One copy for each worker, by the name of the worker: a mapping that cannot be changed.
+
+    It has all workers of all stages, in order, and equals a dict with the same contents. A worker
+    that was never started takes no memory: its copy is made when it is read. So a stage may have a
+    million workers.
+
+    Attributes:
+        started: The workers that were ever started, by name.
+    """
+
+    started: dict[str, _Copy]
+    # By the name of the stage, how many workers it may have.
+    _counts: dict[str, int]
+    # Makes the copy for a worker that was never started, of its name and that of its stage.
+    _idle: Callable[[str, str], _Copy]
+
+    def __getitem__(self, name: str) -> _Copy:
+        try:
+            return self.started[name]
+        except KeyError:
+            stage, _, digits = name.rpartition("-W") if isinstance(name, str) else ("", "", "")
+            count = self._counts.get(stage, 0)
+            # Not int() of many digits, which takes long, nor of those of other scripts.
+            if not digits.isdecimal() or len(digits) > len(str(count)) or int(digits) >= count:
+                raise
+            if worker_name(stage, int(digits)) != name:
+                raise
+            return self._idle(name, stage)
+
+    def __iter__(self) -> Iterator[str]:
+        for stage, count in self._counts.items():
+            for number in range(count):
+                yield worker_name(stage, number)
+
+    def __len__(self) -> int:
+        return sum(self._counts.values())
+
+    def __repr__(self) -> str:
+        return f"<WorkerMapping: {len(self)} workers, started: {self.started!r}>"
 
 
 @frozen
@@ -115,7 +166,7 @@ class ErrorSummary:
         total_failed: How many items failed for good.
         errors_by_type: By the name of the exception's class, most frequent first.
         errors_by_stage: By the name of the stage, most frequent first.
-        failed_items: One `FailedItem` each, in the order in which they failed.
+        failed_items: One `FailedItem` each, in the order in which they failed: as many as are kept.
     """
 
     total_failed: int
@@ -148,8 +199,8 @@ class DashboardSnapshot:
         timestamp: Unix seconds.
     """
 
-    worker_states: dict[str, WorkerState]
-    worker_metrics: dict[str, WorkerMetrics]
+    worker_states: WorkerMapping[WorkerState]
+    worker_metrics: WorkerMapping[WorkerMetrics]
     pipeline_stats: PipelineStats
     error_summary: ErrorSummary
     timestamp: float

@@ -10,6 +10,7 @@ from .._model.snapshots import (
     ErrorSummary,
     PipelineStats,
     StageStats,
+    WorkerMapping,
     WorkerMetrics,
     WorkerState,
 )
@@ -40,17 +41,24 @@ class Inspection:
         return list(self._state.results.failures)
 
     def get_stats(self) -> PipelineStats:
-        """Return where the items are."""
+        """
+        Return where the items are.
+
+        The figures are exact in the thread of the event loop. In another thread they never are
+        negative, but items that move meanwhile may be counted twice, or not at all.
+        """
         has_ended = self._state.lifecycle.phase is Phase.ENDED
         stage_stats = {}
         queue_sizes = {}
         in_flight = failures = passed = 0
         for state in self._state.stages:
+            # In this order: what has arrived includes what has left, whenever each is read.
             name, passed, failed = state.stage.name, state.passed, state.failed
             in_progress = state.in_progress
-            pending = 0 if has_ended else state.arrived - passed - failed - in_progress
+            pending = 0 if has_ended else max(0, state.arrived - passed - failed - in_progress)
+            skipped = min(state.skipped, passed)
             stage_stats[name] = StageStats(
-                name, pending, in_progress, passed - state.skipped, failed, state.skipped
+                name, pending, in_progress, passed - skipped, failed, skipped
             )
             # The others are blocked because the queue is full.
             queue_sizes[name] = int(min(pending, state.stage.capacity))
@@ -62,27 +70,24 @@ class Inspection:
         """Return the names of all workers, by stage name."""
         return {state.stage.name: state.worker_names() for state in self._state.stages}
 
-    def get_worker_states(self) -> dict[str, WorkerState]:
+    def get_worker_states(self) -> WorkerMapping[WorkerState]:
         """Return what each worker is doing, by worker name."""
-        states = {
-            name: WorkerState(name, state.stage.name)
-            for state in self._state.stages
-            for name in state.worker_names()
+        started = {
+            worker.name: worker.state() for state in self._state.stages for worker in state.workers
         }
-        for state in self._state.stages:
-            states.update((worker.name, worker.state()) for worker in state.workers)
-        return states
+        return WorkerMapping(started, self._worker_counts(), WorkerState)
 
-    def get_worker_metrics(self) -> dict[str, WorkerMetrics]:
+    def get_worker_metrics(self) -> WorkerMapping[WorkerMetrics]:
         """Return what each worker has done, by worker name."""
-        metrics = {
-            name: WorkerMetrics(name, state.stage.name)
+        started = {
+            worker.name: worker.metrics()
             for state in self._state.stages
-            for name in state.worker_names()
+            for worker in state.workers
         }
-        for state in self._state.stages:
-            metrics.update((worker.name, worker.metrics()) for worker in state.workers)
-        return metrics
+        return WorkerMapping(started, self._worker_counts(), WorkerMetrics)
+
+    def _worker_counts(self) -> dict[str, int]:
+        return {state.stage.name: state.stage.workers for state in self._state.stages}
 
     def get_error_summary(self) -> ErrorSummary:
         """Return counts of the failures."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from threading import RLock
 from typing import Any
@@ -33,15 +33,20 @@ class ResultStore:
 
     Attributes:
         collects: Whether values are kept.
-        keeps_failures: Whether failures are kept. A stream hands them over instead.
-        failures: In the order in which the items failed.
+        keep_failures: How many failures are kept, the newest; None for all. A stream keeps none,
+            and hands them over instead.
+        keep_frames: Whether the tracebacks of failures keep the local variables.
+        failed: How many items have failed.
+        failures: Those that are kept, in the order in which the items failed.
         reserve: ``reserve(NO_OUTCOME)`` makes room for the outcome of the next item. It is the
             method of a list, because it is called for each item.
     """
 
     collects: bool = True
-    keeps_failures: bool = True
-    failures: list[FailedItem] = field(factory=list, init=False)
+    keep_failures: int | None = None
+    keep_frames: bool = False
+    failed: int = field(default=0, init=False)
+    failures: deque[FailedItem] = field(init=False)
     reserve: Callable[[object], None] = field(init=False)
     _errors_by_type: Counter[str] = field(factory=Counter, init=False)
     _errors_by_stage: Counter[str] = field(factory=Counter, init=False)
@@ -52,6 +57,7 @@ class ResultStore:
     _results: list[PipelineResult | None] = field(factory=list, init=False)
 
     def __attrs_post_init__(self) -> None:
+        self.failures = deque(maxlen=self.keep_failures)
         self.reserve = self._outcomes.append if self.collects else _ignore
 
     def keep(self, record: Record) -> None:
@@ -62,11 +68,11 @@ class ResultStore:
             )
 
     def fail(self, failed: FailedItem) -> None:
-        """Count *failed*, and keep it."""
+        """Count *failed*, and keep it; if there are too many then, drop the oldest."""
+        self.failed += 1
         self._errors_by_type[failed.error_type] += 1
         self._errors_by_stage[failed.stage] += 1
-        if self.keeps_failures:
-            self.failures.append(failed)
+        self.failures.append(failed)
 
     def results(self) -> Results:
         """Return the results so far, in input order: the same objects each time."""
@@ -88,9 +94,12 @@ class ResultStore:
 
     def error_summary(self) -> ErrorSummary:
         """Return counts of the failures."""
+        # Copies, because another thread may ask while the run goes on.
+        by_type = Counter(dict.copy(self._errors_by_type))
+        by_stage = Counter(dict.copy(self._errors_by_stage))
         return ErrorSummary(
-            sum(self._errors_by_type.values()),
-            dict(self._errors_by_type.most_common()),
-            dict(self._errors_by_stage.most_common()),
+            sum(by_type.values()),
+            dict(by_type.most_common()),
+            dict(by_stage.most_common()),
             list(self.failures),
         )

@@ -39,7 +39,7 @@ class RunState:
     def fail(self, failed: FailedItem) -> None:
         """Record a failure, and stop the run if there are too many."""
         self.results.fail(failed)
-        if self.max_failures is not None and len(self.results.failures) > self.max_failures:
+        if self.max_failures is not None and self.results.failed > self.max_failures:
             self.lifecycle.advance(Phase.CANCELLING, EndReason.TOO_MANY_FAILURES)
 
     @property

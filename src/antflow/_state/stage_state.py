@@ -5,7 +5,8 @@ from __future__ import annotations
 from attrs import define, field
 
 from .._definition.stage import Stage
-from .worker import Worker, worker_name
+from .._model.snapshots import worker_name
+from .worker import Worker
 
 
 @define(eq=False)

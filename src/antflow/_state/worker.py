@@ -11,11 +11,6 @@ from .._model.record import Record
 from .._model.snapshots import WorkerMetrics, WorkerState
 
 
-def worker_name(stage: str, number: int) -> str:
-    """Return the name of a stage's worker, numbered from 0."""
-    return f"{stage}-W{number}"
-
-
 @define(eq=False)
 class Worker:
     """
@@ -70,13 +65,15 @@ class Worker:
 
     def metrics(self) -> WorkerMetrics:
         """Return a copy of what this worker has done."""
+        since, idle_time = self.since, self.idle_time
         return WorkerMetrics(
             self.name,
             self.stage,
             self.processed,
             self.failed,
-            self.since - self.idle_time,
-            _unix_time(self.since) if self.processed or self.failed else None,
+            # Another thread may read the one before and the other after they have changed.
+            max(0.0, since - idle_time),
+            _unix_time(since) if self.processed or self.failed else None,
         )
 
 

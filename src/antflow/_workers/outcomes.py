@@ -15,6 +15,7 @@ from .._model.describe import describe_error
 from .._model.events import Status
 from .._model.record import Record
 from .._model.results import FailedItem
+from .._model.tracebacks import clear_frames
 from .._state.worker import Worker
 from .._tasks.task_runner import SKIPPED, Failure
 from .pool import Pool
@@ -105,18 +106,30 @@ async def fail(record: Record, failure: Failure, pool: Pool, worker: Worker) -> 
     )
     worker.failed += 1
     services.state.fail(failed)
-    if services.bus.status_subscriptions:
+    try:
+        await _notify_of_failure(record, failed, pool, worker)
+    finally:
+        if not services.state.results.keep_frames:
+            # The failure is kept, and its locals would be kept with it.
+            clear_frames(failure.error)
+    await services.final.hand_over_failure(record, failure.error)
+    if slots is not None:
+        slots.release(slots.take_slot(record))
+    if services.state.has_too_many_failures:
+        services.tasks.cancel()
+
+
+async def _notify_of_failure(
+    record: Record, failed: FailedItem, pool: Pool, worker: Worker
+) -> None:
+    bus = pool.services.bus
+    if bus.status_subscriptions:
         details = {
             "error": failed.error,
             "error_type": failed.error_type,
             "task_name": failed.task_name,
             "attempts": failed.attempts,
         }
-        await announce(services.bus, "failed", record, pool.name, worker.name, details, failed)
+        await announce(bus, "failed", record, pool.name, worker.name, details, failed)
     if pool.callbacks.failure:
-        await notify_all(pool.callbacks.failure, record, failure.error)
-    await services.final.hand_over_failure(record, failure.error)
-    if slots is not None:
-        slots.release(slots.take_slot(record))
-    if services.state.has_too_many_failures:
-        services.tasks.cancel()
+        await notify_all(pool.callbacks.failure, record, failed.exception)

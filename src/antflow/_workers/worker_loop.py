@@ -108,7 +108,8 @@ async def work(pool: Pool, worker: Worker) -> None:
 
             worker.record = record
             if bus.status_subscriptions:
-                pending = (bus.keep or publish)(bus, "in_progress", record, pool.name, worker.name, time())
+                notify = bus.keep or publish
+                pending = notify(bus, "in_progress", record, pool.name, worker.name, time())
                 if pending is not None:
                     await pending
             try:
@@ -133,15 +134,18 @@ async def work(pool: Pool, worker: Worker) -> None:
                 next_stage.arrived += 1
             if bus.status_subscriptions:
                 now = time()
-                pending = (bus.keep or publish)(bus, "completed", record, pool.name, worker.name, now)
+                notify = bus.keep or publish
+                pending = notify(bus, "completed", record, pool.name, worker.name, now)
                 if pending is not None:
                     await pending
                     now = time()
                 if downstream is not None:
-                    pending = (bus.keep or publish)(bus, "queued", record, downstream.name, None, now)
+                    pending = notify(bus, "queued", record, downstream.name, None, now)
                     if pending is not None:
                         await pending
-                worker.mark_idle()
+                if bus.keep is None:
+                    # A tracker takes so little time that it is not measured.
+                    worker.mark_idle()
             if next_queue is not None:
                 try:
                     next_queue.inlet.send_nowait(record)
