@@ -13,11 +13,6 @@ from .results import FailedItem
 _Copy = TypeVar("_Copy")
 
 
-def worker_name(stage: str, number: int) -> str:
-    """Return the name of a stage's worker, numbered from 0."""
-    return f"{stage}-W{number}"
-
-
 @frozen
 class WorkerState:
     """
@@ -97,14 +92,14 @@ class WorkerMapping(Mapping[str, _Copy], Generic[_Copy]):
             # Not int() of many digits, which takes long, nor of those of other scripts.
             if not digits.isdecimal() or len(digits) > len(str(count)) or int(digits) >= count:
                 raise
-            if worker_name(stage, int(digits)) != name:
+            if f"{stage}-W{int(digits)}" != name:
                 raise
             return self._idle(name, stage)
 
     def __iter__(self) -> Iterator[str]:
         for stage, count in self._counts.items():
             for number in range(count):
-                yield worker_name(stage, number)
+                yield f"{stage}-W{number}"
 
     def __len__(self) -> int:
         return sum(self._counts.values())

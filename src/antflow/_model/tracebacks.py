@@ -14,8 +14,8 @@ if sys.version_info < (3, 11):
 
 _CAN_BE_SUSPENDED = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 _YIELD_VALUE = opmap["YIELD_VALUE"]
-# Python 3.10 only; later versions await with YIELD_VALUE.
-_YIELD_FROM = opmap.get("YIELD_FROM", _YIELD_VALUE)
+# Python 3.10 awaits with another instruction, and stops before it.
+_YIELD_FROM = bytes([opmap["YIELD_FROM"]]) if "YIELD_FROM" in opmap else None
 # Past the class of an exception, which may define attributes of these names itself.
 _of_any: Any = BaseException
 _of_group: Any = BaseExceptionGroup
@@ -69,4 +69,4 @@ def _may_be_suspended(frame: FrameType) -> bool:
     if not code.co_flags & _CAN_BE_SUSPENDED or frame.f_back is not None:
         return False
     instructions, last = code.co_code, frame.f_lasti
-    return instructions[last] == _YIELD_VALUE or instructions[last + 2] == _YIELD_FROM
+    return instructions[last] == _YIELD_VALUE or instructions[last + 2 : last + 3] == _YIELD_FROM

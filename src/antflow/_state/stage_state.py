@@ -5,8 +5,7 @@ from __future__ import annotations
 from attrs import define, field
 
 from .._definition.stage import Stage
-from .._model.snapshots import worker_name
-from .worker import Worker
+from .worker import Worker, worker_name
 
 
 @define(eq=False)

@@ -11,6 +11,11 @@ from .._model.record import Record
 from .._model.snapshots import WorkerMetrics, WorkerState
 
 
+def worker_name(stage: str, number: int) -> str:
+    """Return the name of a stage's worker, numbered from 0; `WorkerMapping` reads it."""
+    return f"{stage}-W{number}"
+
+
 @define(eq=False)
 class Worker:
     """

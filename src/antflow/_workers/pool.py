@@ -13,11 +13,10 @@ from .._backend.task_groups import RunTasks
 from .._definition.stage import Stage
 from .._events.callbacks import StageCallbacks
 from .._events.event_bus import EventBus
-from .._model.snapshots import worker_name
 from .._state.lifecycle import Completion
 from .._state.run_state import RunState
 from .._state.stage_state import StageState
-from .._state.worker import Worker
+from .._state.worker import Worker, worker_name
 from .._tasks.task_runner import TaskRunner
 from .outlets import FinalOutlet, Outlet
 from .queues import StageQueue
