@@ -277,9 +277,29 @@ class TestNativelyOnAsyncio:
             raise asyncio.CancelledError
 
         pipeline = Pipeline([Stage("A", 1, [same])])
-        with pytest.raises(asyncio.CancelledError):
+        with pytest.raises(PipelineError, match="the source raised CancelledError") as raised:
             await pipeline.run(source())
+        assert isinstance(raised.value.__cause__, asyncio.CancelledError)
         assert pipeline.results.values == [1]
+
+    async def test_a_stray_cancellation_in_a_source_does_not_end_a_group_silently(self) -> None:
+        async def source() -> AsyncIterator[int]:
+            yield 1
+            raise asyncio.CancelledError
+
+        errors: list[BaseException] = []
+
+        async def run() -> None:
+            try:
+                await Pipeline([Stage("A", 1, [same])]).run(source())
+            except BaseException as error:
+                errors.append(error)
+                raise
+
+        with pytest.raises(Exception, match="TaskGroup|Trio"):
+            async with anyio.create_task_group() as group:
+                group.start_soon(run)
+        assert [type(error) for error in errors] == [PipelineError]
 
     async def test_a_stray_cancellation_in_a_sync_callback_is_an_error_of_the_callback(
         self,
