@@ -252,7 +252,7 @@ async def test_tasks_may_feed_their_own_pipeline() -> None:
 async def feed_and_join(steps: int) -> tuple[list[Any], bool]:
     """Join an idle run *steps* checkpoints after starting a loop task that feeds it."""
     pipeline = Pipeline([Stage("S0", tasks=[same])])
-    refused = False
+    rejected = False
     async with pipeline:
         await pipeline.start()
         await pipeline.join()
@@ -265,8 +265,8 @@ async def feed_and_join(steps: int) -> tuple[list[Any], bool]:
             try:
                 await pipeline.start()
             except PipelineError:
-                refused = True
-    return values, refused
+                rejected = True
+    return values, rejected
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
@@ -755,7 +755,7 @@ async def test_an_item_in_progress_keeps_its_identity_when_priorities_are_first_
     """An item that was taken before the heap existed ends with its own outcome."""
     gate = anyio.Event()
 
-    async def refuse_0(value: int) -> int:
+    async def fail_on_0(value: int) -> int:
         if value == 0:
             await gate.wait()
             raise ValueError(value)
@@ -763,7 +763,7 @@ async def test_an_item_in_progress_keeps_its_identity_when_priorities_are_first_
             await gate.wait()
         return value
 
-    stage = Stage("A", 2, [refuse_0], task_attempts=1)
+    stage = Stage("A", 2, [fail_on_0], task_attempts=1)
     async with Pipeline([stage]) as pipeline:
         await pipeline.feed([0, 1, 2])
         await anyio.wait_all_tasks_blocked()
@@ -862,7 +862,7 @@ async def test_join_waits_for_a_feed_that_has_just_been_called() -> None:
 @pytest.mark.virtual_time
 async def test_start_and_feed_are_rejected_while_a_block_exits() -> None:
     pipeline = Pipeline([Stage("A", 1, [anyio.sleep])])
-    refused = []
+    rejected = []
 
     async def late() -> None:
         await anyio.sleep(1)
@@ -870,7 +870,7 @@ async def test_start_and_feed_are_rejected_while_a_block_exits() -> None:
             await pipeline.start()
         with pytest.raises(PipelineError, match="is being left"):
             await pipeline.feed([1])
-        refused.append(True)
+        rejected.append(True)
 
     async with anyio.create_task_group() as group:
         group.start_soon(late)
@@ -879,7 +879,7 @@ async def test_start_and_feed_are_rejected_while_a_block_exits() -> None:
             # Nothing was fed, so only the task group of the block is open.
             assert pipeline._block is not None
             pipeline._block.host.group.start_soon(anyio.sleep, 2)
-    assert refused
+    assert rejected
 
 
 @pytest.mark.virtual_time

@@ -504,7 +504,7 @@ async def test_feeders_yield_although_source_and_handler_never_wait() -> None:
 
 
 def stages_that_depend_on_the_sixth_item() -> tuple[list[Stage], anyio.Event]:
-    """Return two stages: the second waits, at its first item, until the first has run its sixth."""
+    """Return two stages: at its first item, the second waits for the event that the first sets."""
     sixth = anyio.Event()
 
     async def first(value: int) -> int:
@@ -629,7 +629,7 @@ async def test_idle_workers_retire_and_start_again() -> None:
     assert running == [50, 2, 50]
 
 
-def test_p10_importing_installs_no_log_handler_and_no_optional_package() -> None:
+def test_p10_importing_adds_no_log_handler_and_loads_no_optional_package() -> None:
     code = (
         "import logging, sys, antflow;"
         "assert not logging.getLogger('antflow').handlers and not logging.root.handlers;"

@@ -1,4 +1,4 @@
-"""Streams: results one by one, bounded memory, and cleanup however the block exits."""
+"""Streams: results one by one, bounded memory, and clean-up on every exit of the block."""
 
 from __future__ import annotations
 
@@ -275,7 +275,7 @@ async def test_leaving_early_cancels_all_loop_tasks(leave: Any, ordered: bool, c
 
     pipeline = Pipeline([Stage("A", 4, [task], queue_capacity=2)])
     tasks = asyncio_tasks()
-    for _ in range(2):  # the pipeline can stream again at once
+    for _ in range(2):  # the pipeline can stream again immediately
         source.read, source.closed = 0, False
         stream: Any = pipeline.stream(source.generator(), ordered=ordered)
         with contextlib.suppress(StopError):
@@ -297,7 +297,7 @@ async def test_leaving_early_cancels_all_loop_tasks(leave: Any, ordered: bool, c
 def asyncio_tasks() -> set[Any]:
     try:
         return asyncio.all_tasks()
-    except RuntimeError:  # trio's nurseries cannot leave a task behind
+    except RuntimeError:  # on trio no task outlives its nursery
         return set()
 
 
