@@ -296,7 +296,7 @@ class TestNativeCancellation:
                 errors.append(error)
                 raise
 
-        with pytest.raises(Exception, match="TaskGroup|Trio"):
+        with pytest.raises(Exception, match=r"TaskGroup|Trio"):
             async with anyio.create_task_group() as group:
                 group.start_soon(run)
         assert [type(error) for error in errors] == [PipelineError]
