@@ -7,9 +7,11 @@ from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from types import TracebackType
 from typing import Any, TypeVar
 
+from .._backend.context import memberships
 from .._definition.inputs import check_items, check_target
 from .._definition.stage import Stage
 from .._definition.validation import check_number
+from .._events.event_bus import EventBus
 from .._model.errors import PipelineError
 from .._model.items import DEFAULT_PRIORITY
 from .._run.run import Run
@@ -39,6 +41,7 @@ class BlockMethods(Inspection):
     __slots__ = ()
 
     stages: tuple[Stage, ...]
+    events: EventBus
     _run: Run | None
     _block: Block | None
 
@@ -110,10 +113,14 @@ class BlockMethods(Inspection):
 
         Inside ``async with pipeline:`` it returns when all *items* are in the first queue; call
         `join()`, or leave the block, to wait until they are finished. Several loop tasks may feed
-        at once. Tasks and callbacks of the pipeline itself may, too: they do not wait for room,
-        which may depend on themselves, and the rest of *items* is read when there is room. (If
-        *items* raises after that, the block raises it on exit.) Outside a block it takes all
-        *items* through the stages, and leaves the outcome in `results` and `failures`.
+        at once. Outside a block it takes all *items* through the stages, and leaves the outcome in
+        `results` and `failures`.
+
+        A task or callback of the pipeline feeds the run that it belongs to, however that was
+        started, and the run ends when these items are finished, too. It does not wait for room,
+        which may depend on itself: the rest of *items* is read when there is room. (If *items*
+        raises after that, the run raises it at its end.) Once the run was shut down, it feeds
+        nothing. A loop task that a task has started feeds the same run, and waits for room.
 
         If the caller is cancelled while it waits for room, the one item that was read already is
         still processed.
@@ -126,7 +133,7 @@ class BlockMethods(Inspection):
 
         Returns:
             How many items were read: all, unless the pipeline was shut down meanwhile, or a task
-            of its own did not wait for the rest.
+            of its own did not wait for the rest; 0 if that task's run was shut down before.
 
         Raises:
             ValueError: There is no stage with the name *target_stage*.
@@ -138,6 +145,9 @@ class BlockMethods(Inspection):
         check_items(owner, items)
         target = check_target(owner, self.stages, target_stage)
         check_number(owner, "priority", priority, at_least=-math.inf)
+        own = self._own_run()
+        if own is not None:
+            return await own.feed(items, target, priority, "")
         block = self._block
         if block is None:
             run = self._new_run(source=items, target=target, priority=priority)
@@ -168,7 +178,7 @@ class BlockMethods(Inspection):
                 it would wait for its caller.
         """
         block = self._block
-        run = self._run if block is None else block.host.run
+        run = self._addressed_run()
         if run is not None:
             await run.join()
         # Another loop task may have fed it, or started another run, before this one continued.
@@ -178,7 +188,10 @@ class BlockMethods(Inspection):
 
     async def shutdown(self, *, drain: bool = True) -> None:
         """
-        Stop the newest run, from any loop task, and wait for its end.
+        Stop a run, from any loop task, and wait for its end.
+
+        It is the run that the caller belongs to, if it is a task or callback of the pipeline; else
+        that of the block; else, outside a block, the newest.
 
         Tasks and callbacks of the run itself may call it as well; they do not wait. Nobody waits
         for a stream to be drained, because that depends on its consumer.
@@ -188,11 +201,20 @@ class BlockMethods(Inspection):
                 gives it. If False, running tasks are cancelled; `run()`, or the iteration over a
                 stream, raises PipelineError if that leaves items unfinished.
         """
-        run = self._run
+        run = self._addressed_run()
         if self._block is not None and self._block.host.run is run:
             self._block.started = False
         if run is not None:
             await run.shutdown(drain=drain)
+
+    def _own_run(self) -> Run | None:
+        """Return the innermost run of this pipeline that the caller belongs to, if there is one."""
+        runs = (token.run for token, _ in memberships())
+        return next((run for run in runs if run is not None and run.bus is self.events), None)
+
+    def _addressed_run(self) -> Run | None:
+        """Return the caller's own run, else that of the block, else the newest."""
+        return self._own_run() or (self._run if self._block is None else self._block.host.run)
 
     def _start_in(self, block: Block) -> Run:
         if block.host.is_leaving:

@@ -25,8 +25,9 @@ class PipelineRun(Inspection):
     until everything that was fed is finished; if the body raises, running tasks are cancelled.
     """
 
-    def __init__(self, run: Run, set_latest: Callable[[Run], None]) -> None:
+    def __init__(self, run: Run, set_latest: Callable[[Run], None] | None = None) -> None:
         self._run = run
+        # None for a handle of a run that lives elsewhere.
         self._set_latest = set_latest
         self._host: RunHost | None = None
 
@@ -41,7 +42,7 @@ class PipelineRun(Inspection):
         Raises:
             PipelineError: It was entered before.
         """
-        if self._host is not None:
+        if self._host is not None or self._set_latest is None:
             raise PipelineError("a run can be entered once. Call pipeline.open() for another.")
         self._host = await RunHost().__aenter__()
         self._set_latest(self._run)
@@ -98,7 +99,7 @@ class PipelineRun(Inspection):
         await self._run.shutdown(drain=drain)
 
     def _check_entered(self, name: str) -> None:
-        if self._host is None:
+        if self._host is None and self._set_latest is not None:
             raise PipelineError(
                 f"{name}() needs a block in which the workers can live. Write:\n"
                 "    async with pipeline.open() as run:\n"

@@ -7,6 +7,8 @@ from typing import Any
 
 from anyio import CapacityLimiter, to_thread
 
+from .._backend.context import enter_thread
+
 
 class ThreadExecutor:
     """
@@ -32,6 +34,7 @@ class ThreadExecutor:
         """
 
         def in_thread() -> tuple[Any]:
+            enter_thread()
             # In a tuple, because trio refuses to return a coroutine from a thread.
             return (function(*args, **kwargs),)
 

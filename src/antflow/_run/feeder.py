@@ -102,6 +102,7 @@ class Feeder:
 
     async def run(self) -> None:
         """Read the source to its end, or until `stop()`."""
+        self.pool.services.token.enter()
         try:
             try:
                 await self._read_and_close()

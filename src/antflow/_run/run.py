@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import AsyncIterable, Iterable
-from contextvars import Context, ContextVar, copy_context
+from contextvars import Context, copy_context
 from functools import partial
 from typing import Any
 
@@ -34,7 +34,7 @@ from anyio.abc import TaskGroup
 
 from .._backend.cancellation import host_task
 from .._backend.cancellation_watch import CancellationWatch
-from .._backend.context import current_asyncio_task
+from .._backend.context import RunToken, current_asyncio_task, memberships
 from .._backend.task_groups import RunTasks, fatal_errors, raise_fatal
 from .._definition.stage import Stage
 from .._model.errors import PipelineError
@@ -48,9 +48,6 @@ from .wiring import RunPlan, build_pools
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
-
-# The runs that the current loop task belongs to, nested: a task of a run must not wait for itself.
-_current_runs: ContextVar[tuple[Run, ...]] = ContextVar("antflow_current_runs", default=())
 
 
 class Run:
@@ -68,7 +65,9 @@ class Run:
         self.state = state = plan.state
         self.sink = plan.sink
         self.ended = Event()
-        self._plan = plan
+        self.bus = plan.bus
+        self._plan: RunPlan | None = plan
+        self._token = RunToken(self)
         notified = [state.lifecycle.stop]
         if plan.watchdog is not None:
             notified.append(plan.watchdog.note_cancellation)
@@ -76,8 +75,9 @@ class Run:
         self._stragglers = Stragglers()
         self.completion = Completion(state.lifecycle, self._watch)
         self._feeds = Feeds(self.completion, plan.sink)
-        # Of the loop tasks that carry items, and of nothing else: it cancels item tasks only.
-        self._scope = CancelScope()
+        # Of the loop tasks that carry items, and of nothing else: it cancels item tasks only. It is
+        # made when the run begins, because that needs an event loop.
+        self._scope: CancelScope | None = None
         self._group: TaskGroup
         self._host: Any = None
         self._pools: list[Pool] = []
@@ -95,6 +95,9 @@ class Run:
         """
         fatal: list[BaseException] = []
         self._host = current_asyncio_task()
+        self._scope = CancelScope()
+        if self.state.lifecycle.is_stopping:
+            self._scope.cancel()
         try:
             with self._scope:
                 async with create_task_group() as self._group:
@@ -139,12 +142,13 @@ class Run:
 
     def _open(self) -> None:
         """Build the pools, and start the first worker of each and the feeder of the source."""
-        lifecycle, plan = self.state.lifecycle, self._plan
+        lifecycle, plan, scope = self.state.lifecycle, self._plan, self._scope
+        assert plan is not None and scope is not None  # noqa: PT018
         # Workers are started by workers. Without a context given here, a new one would inherit the
         # context variables that a task has set, in place of those of the caller.
         start = partial(self._group.create_task, context=self._context_inside())
-        tasks = RunTasks(start, self._scope.cancel)
-        self._pools = build_pools(plan, self.completion, tasks, self._stragglers)
+        tasks = RunTasks(start, scope.cancel)
+        self._pools = build_pools(plan, self.completion, self._token, tasks, self._stragglers)
         for pool in reversed(self._pools):
             start_workers(pool)
         self._feeds.open(self._pools)
@@ -161,7 +165,9 @@ class Run:
         # After the group: a worker that is being cancelled must not find its queue broken.
         for pool in self._pools:
             pool.queue.close()
-        self._pools.clear()  # they refer to the run
+        # What refers to the run, or is of no use any more, such as the source.
+        self._pools.clear()
+        self._token.run = self._plan = None
         self._host = None
         self.state.lifecycle.advance(Phase.ENDED)
         for worker in (one for stage in self.state.stages for one in stage.workers):
@@ -182,14 +188,13 @@ class Run:
 
     def _context_inside(self) -> Context:
         context = copy_context()
-        context.run(_current_runs.set, (*_current_runs.get(), self))
         context.run(host_task.set, self._host)
         return context
 
     @property
     def called_from_run(self) -> bool:
-        """Whether the caller is a task or callback of this run, or waits inside one."""
-        return any(run is self for run in _current_runs.get())
+        """Whether the caller is a task or callback of this run, or is awaited by one."""
+        return any(token is self._token and inside for token, inside in memberships())
 
     async def feed(
         self, source: Iterable[Any] | AsyncIterable[Any], target: int, priority: float, hint: str
@@ -202,16 +207,18 @@ class Run:
 
         Returns:
             How many items were admitted: fewer than there are if the run was shut down meanwhile,
-            or, inside the run, so far.
+            none if a task of the run feeds it after that, or, inside the run, so far.
 
         Raises:
-            PipelineError: The run takes no more input.
+            PipelineError: The run takes no more input, and the caller does not belong to it.
             Exception: What *source* raised; the items before it are processed all the same.
         """
         self.completion.expect_feed()
         try:
             await self._feeds.opened.wait()
             if not self.state.lifecycle.takes_input:
+                if any(token is self._token for token, _ in memberships()):
+                    return 0
                 raise PipelineError(f"feed(): the run was shut down, and takes no more. {hint}")
             feeder = self._read(source, target, priority)
         finally:
@@ -252,7 +259,8 @@ class Run:
         """End at once."""
         self.drain()
         self.state.lifecycle.advance(Phase.CANCELLING, reason)
-        self._scope.cancel()
+        if self._scope is not None:
+            self._scope.cancel()
 
     async def shutdown(self, *, drain: bool = True) -> None:
         """

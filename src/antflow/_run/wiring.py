@@ -7,6 +7,7 @@ from typing import Any
 
 from attrs import frozen
 
+from .._backend.context import RunToken
 from .._backend.task_groups import RunTasks
 from .._events.callbacks import StageCallbacks
 from .._events.event_bus import EventBus
@@ -52,14 +53,18 @@ class RunPlan:
 
 
 def build_pools(
-    plan: RunPlan, completion: Completion, tasks: RunTasks, stragglers: Stragglers
+    plan: RunPlan,
+    completion: Completion,
+    token: RunToken,
+    tasks: RunTasks,
+    stragglers: Stragglers,
 ) -> list[Pool]:
     """Return the pools of a run, in the order of its stages."""
     state, sink = plan.state, plan.sink
     final = (
         ResultsOutlet(state.results, completion) if sink is None else StreamOutlet(sink, completion)
     )
-    services = RunServices(state, completion, plan.bus, tasks, stragglers, final)
+    services = RunServices(state, completion, plan.bus, token, tasks, stragglers, final)
     semaphores = make_semaphores(plan.limits) if plan.limits else {}
     pools: list[Pool] = []
     outlet: Outlet = final

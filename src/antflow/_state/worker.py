@@ -31,6 +31,7 @@ class Worker:
         record: The item in progress.
         since: When the worker took `record`; if it has none, when it finished the last.
         idle_time: How many seconds of the time until `since` were not spent on items.
+        attempt: The number of the attempt that runs.
         attempt_began: Set during an attempt whose ``start`` event was published.
     """
 
@@ -38,6 +39,7 @@ class Worker:
     stage: str
     number: int
     task_name: str
+    attempt: int = field(default=1, init=False)
     record: Record | None = field(default=None, init=False)
     since: float = field(default=0.0, init=False)
     idle_time: float = field(default=0.0, init=False)

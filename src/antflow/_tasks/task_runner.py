@@ -212,6 +212,7 @@ class TaskRunner:
                     error = final
                     break
                 attempt += 1
+                worker.attempt = attempt
                 try:
                     result = await self._attempt(step, value, record, worker, attempt)
                 except BaseException as next_error:

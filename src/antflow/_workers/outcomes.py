@@ -73,6 +73,7 @@ async def schedule_retry(record: Record, failure: Failure, pool: Pool, worker: W
 
 async def back_off(record: Record, failure: Failure, pool: Pool, worker: Worker) -> None:
     """Wait until the next attempt of *record* is due, then queue it again."""
+    pool.services.token.enter()
     try:
         await record.retries.back_off()
     except BaseException as error:

@@ -8,6 +8,7 @@ from typing import Any
 
 from attrs import define, field, frozen
 
+from .._backend.context import RunToken
 from .._backend.fairness import YIELD_POINTS
 from .._backend.task_groups import RunTasks
 from .._definition.stage import Stage
@@ -33,6 +34,7 @@ class RunServices:
         state: The state of the run.
         completion: When everything that was fed is finished.
         bus: Where events are published.
+        token: What stands for the run in the contexts of its loop tasks.
         tasks: How to start and cancel loop tasks of the run.
         stragglers: The workers that have a loop task.
         final: Where finished items and failures go.
@@ -41,6 +43,7 @@ class RunServices:
     state: RunState
     completion: Completion
     bus: EventBus
+    token: RunToken
     tasks: RunTasks
     stragglers: Stragglers
     final: FinalOutlet

@@ -31,6 +31,7 @@ async def process(
     if error is None:
         worker.record = record
         worker.task_name = pool.first_task
+        worker.attempt = record.attempt
         if bus.status_subscriptions:
             await announce(bus, "in_progress", record, pool.name, worker.name)
         try:
@@ -53,5 +54,6 @@ async def process(
         await schedule_retry(record, outcome, pool, worker)
     else:
         await fail(record, outcome, pool, worker)
+    worker.attempt = 1
     worker.mark_idle()
     del record, outcome, pool, runner

@@ -53,6 +53,7 @@ async def work(pool: Pool, worker: Worker) -> None:
     sink = outlet.sink if type(outlet) is StreamOutlet else None
     task: Any = pool.runner.sole_task
     keep = services.state.results.keep
+    services.token.enter(worker)
     context, present = copy_context(), current_context()
     running = services.stragglers.running
     receive = pool.receive
