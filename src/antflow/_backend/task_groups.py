@@ -1,4 +1,4 @@
-"""Task groups: what a run starts loop tasks with, and how the errors of a group come out."""
+"""Task groups: how the lower layers start loop tasks, and how the errors of a group are raised."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if sys.version_info < (3, 11):
 @frozen(eq=False)
 class RunTasks:
     """
-    The loop tasks that carry the items of one run.
+    Starts and cancels the loop tasks of one run.
 
     Attributes:
-        start: ``start(coroutine, name=…)`` starts another, in the context of the run.
-        cancel: Cancels all of them, and nothing else.
+        start: ``start(coroutine, name=…)`` starts a loop task in the context of the run.
+        cancel: Cancels all loop tasks of the run, and nothing else.
     """
 
     start: Callable[..., Any]
@@ -30,13 +30,13 @@ class RunTasks:
 
 
 def fatal_errors(errors: BaseExceptionGroup[BaseException]) -> list[BaseException]:
-    """Return the errors in the group *errors*, without the cancellations that they caused."""
+    """Return the exceptions in the group *errors* that are not cancellations."""
     cancelled = get_cancelled_exc_class()
     return [error for error in leaf_exceptions(errors) if not isinstance(error, cancelled)]
 
 
 def raise_fatal(fatal: list[BaseException]) -> None:
-    """Raise the errors that ended a run: one as itself, Ctrl-C first, several in a flat group."""
+    """Raise a KeyboardInterrupt or a single error as itself, and several errors in a flat group."""
     try:
         for error in fatal:
             if len(fatal) == 1 or isinstance(error, KeyboardInterrupt):
@@ -44,13 +44,13 @@ def raise_fatal(fatal: list[BaseException]) -> None:
         if fatal:
             raise BaseExceptionGroup("the run was ended by several errors", fatal)
     finally:
-        # The traceback of each refers to this frame.
+        # The traceback of each error refers to this frame.
         error = None  # type: ignore[assignment]
         del fatal, error
 
 
 def raise_attribute(owner: Any, name: str) -> None:
-    """Raise the error in attribute *name* of *owner*, and set that to None."""
+    """Raise the error in attribute *name* of *owner*, and set the attribute to None."""
     error = getattr(owner, name)
     setattr(owner, name, None)
     try:

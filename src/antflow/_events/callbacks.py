@@ -1,4 +1,4 @@
-"""The callbacks for values: those of the stages and of the tracker, stage by stage."""
+"""The callbacks with values: those of each stage, and those of the tracker."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .status_tracker import StatusTracker
 
 @frozen(eq=False)
 class StageCallbacks:
-    """What is called, with the value, when an item leaves a stage: in this order."""
+    """The callbacks that receive a value when an item leaves a stage, in the order of calls."""
 
     success: tuple[Subscription, ...] = ()
     failure: tuple[Subscription, ...] = ()
@@ -25,7 +25,11 @@ class StageCallbacks:
 def build_callbacks(
     stages: tuple[Stage, ...], tracker: StatusTracker | None
 ) -> tuple[StageCallbacks, ...]:
-    """Collect for each stage its own callbacks, and after these the tracker's."""
+    """
+    Return the callbacks of each stage: its own, then those of the tracker.
+
+    The tracker's ``on_success`` is called at the last stage, also for items that it skips.
+    """
 
     def own(stage: Stage, name: str, callback: Callback | None) -> tuple[Subscription, ...]:
         if callback is None:
@@ -52,7 +56,7 @@ def build_callbacks(
 
 
 async def notify_all(subscriptions: tuple[Subscription, ...], record: Record, outcome: Any) -> None:
-    """Call each of *subscriptions* with the id, *outcome*, and a payload of its own."""
+    """Call each of *subscriptions* with the id, *outcome*, and a new payload."""
     for subscription in subscriptions:
         pending = subscription.notify(record.id, outcome, record.payload())
         if pending is not None:

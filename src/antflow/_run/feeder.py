@@ -1,4 +1,4 @@
-"""The sources of a run: each is read into a stage, as far as there is room."""
+"""The sources of a run: `Feeder` reads one of them into a stage, `Feeds` holds all feeders."""
 
 from __future__ import annotations
 
@@ -37,21 +37,21 @@ class Feeder:
     """
     Reads one source into one stage.
 
-    It runs in a loop task of the run, also if somebody waits for it elsewhere. So whatever ends
-    that wait, an item that was read always reaches the stage.
+    It runs in a loop task of the run, even if a caller of `feed()` waits for it. So if that caller
+    is cancelled, an item that was read still reaches the stage.
 
     Args:
         source: Read lazily; closed at the end if it is a generator.
         pool: The pool of the stage.
         priority: The priority of each item.
-        sink: If given, an item is read only when there is room for it in the window.
+        sink: If given, an item is read only when the window of this sink has room for it.
 
     Attributes:
         admitted: How many items were read so far.
-        error: What the source raised. The items that it gave before are processed all the same.
-        paused: Set once the feeder has waited for room, or has ended.
-        done: Set when it has ended, for whatever reason.
-        detached: Whether nobody waits for it, so that the run must raise its error.
+        error: What the source raised. The items before that are still processed.
+        paused: Set when the feeder first has to wait before it reads on, or has ended.
+        done: Set when the feeder has ended, for any reason.
+        detached: Whether no caller waits for it, so that the run must raise its error.
     """
 
     source: Iterable[Any] | AsyncIterable[Any]
@@ -65,9 +65,9 @@ class Feeder:
     detached: bool = field(default=False, init=False)
     _scope: CancelScope = field(factory=CancelScope, init=False)
     _stopped: bool = field(default=False, init=False)
-    # Whether an item was read for which there is no room yet.
+    # Whether an item was read and is not in the queue yet.
     _sending: bool = field(default=False, init=False)
-    # Whether the next item is read without a question: there is no window, and no stop.
+    # Whether nothing restricts reading: there is no window, and `stop()` was not called.
     _unchecked: bool = field(init=False)
     _completion: Completion = field(init=False)
     _bus: EventBus = field(init=False)
@@ -96,10 +96,10 @@ class Feeder:
 
     def stop(self) -> bool:
         """
-        Read no further; what was read already is processed.
+        Read no further; what was already read is processed.
 
         Returns:
-            Whether it ends at once, because none of its items waits for room.
+            Whether the feeder ends at once, because it has no item that waits for room.
         """
         self._stopped = True
         self._unchecked = False
@@ -108,8 +108,8 @@ class Feeder:
         return not self._sending
 
     async def _read_and_close(self) -> None:
-        # A generator may hold files and connections. It is closed outside of the scope, so that
-        # after `stop()` its cleanup may await.
+        # A generator may hold files and connections. It is closed outside the scope, so that its
+        # cleanup may await after `stop()`.
         if isinstance(self.source, AsyncIterable):
             async_items = aiter(self.source)
             try:
@@ -146,8 +146,8 @@ class Feeder:
         Count *item*, and put it into the queue of the stage.
 
         Returns:
-            None to read on, else what must be awaited first: it returns whether to stop. So an item
-            that need not wait costs no coroutine.
+            None to read on, else an awaitable that must be awaited first; its value says whether to
+            stop. So an item that does not have to wait costs no coroutine.
         """
         pool, completion = self.pool, self._completion
         record = Record(completion.admitted, item)
@@ -157,7 +157,7 @@ class Feeder:
         self.admitted = admitted = self.admitted + 1
         if self.priority != DEFAULT_PRIORITY:
             record.priority = self.priority
-        # Published before it is sent, because a waiting worker may have the item before `send`
+        # Published before the item is sent, because a waiting worker may receive it before `send`
         # returns.
         if self._bus.status_subscriptions:
             pending = publish(self._bus, "queued", record, pool.name, None, time())
@@ -173,19 +173,19 @@ class Feeder:
         return self._finish_sending(None)
 
     def _may_read_on(self) -> bool:
-        """Let the next item into the window, if there is room and the feeder was not stopped."""
+        """Let the next item enter the window; return False if it is full or after `stop()`."""
         return not self._stopped and self.sink is not None and self.sink.enter()
 
     async def _finish_sending(self, pending: Awaitable[None] | None) -> bool:
         """
-        Await *pending*, which sends an item, and then room for the next one.
+        Await *pending*, which sends an item; then wait until the next one may be read.
 
         Returns:
             Whether to stop reading.
         """
         if pending is not None:
             if self._scope.cancel_called:
-                # The source gave one more item at the moment of the stop.
+                # The source yielded one more item at the moment of `stop()`.
                 self.pool.queue.max_queued += 1
                 self.pool.services.tasks.start(self._send_last(pending))
                 return True
@@ -216,10 +216,10 @@ async def _publish_and_send(pending: Awaitable[None], record: Record, pool: Pool
 
 class Feeds:
     """
-    The sources that one run reads.
+    The feeders of one run.
 
     Attributes:
-        opened: Set when the pools are there, or the run has ended.
+        opened: Set when the pools have been built, or the run has ended.
     """
 
     def __init__(self, completion: Completion, sink: ResultSink | None) -> None:
@@ -231,14 +231,14 @@ class Feeds:
         self._source_error: BaseException | None = None
 
     def open(self, pools: list[Pool]) -> None:
-        """Feed into *pools* from now on."""
+        """Let feeders send to *pools* from now on."""
         self._pools = pools
         self.opened.set()
 
     def add(
         self, source: Iterable[Any] | AsyncIterable[Any], target: int, priority: float
     ) -> Feeder:
-        """Return a feeder of *source* into the stage with the index *target*; `run()` it."""
+        """Return a new feeder, for `run()`, of *source* into the stage with the index *target*."""
         if priority != DEFAULT_PRIORITY:
             for pool in self._pools:
                 pool.use_priorities()
@@ -249,7 +249,7 @@ class Feeds:
 
     async def wait_for(self, feeder: Feeder, *, to_end: bool) -> int:
         """
-        Wait until *feeder* has read its source, or, unless *to_end*, until it waits for room.
+        Wait until *feeder* has read its source or, unless *to_end*, until it waits for room.
 
         Returns:
             How many items were admitted so far.
@@ -286,11 +286,11 @@ class Feeds:
             feeder.stop()
 
     def close(self) -> None:
-        """The run has ended: drop what refers to it."""
+        """Drop the references to the run, which has ended."""
         self._pools = []
         self.opened.set()
 
     def raise_source_error(self) -> None:
-        """Raise, once, what a source has raised for which nobody waited."""
+        """Raise, once, what a source raised that no caller of `feed()` waited for."""
         if self._source_error is not None:
             raise_attribute(self, "_source_error")

@@ -1,24 +1,24 @@
 """
-One execution of a pipeline, from the first item to the last.
+One execution of a pipeline.
 
 Theory of operation
 ===================
 
-`Run.execute()` is the whole life of a run, in whichever loop task awaits it: the caller's own for
-`Pipeline.run()`, a child of a `RunHost` for blocks and entered streams, a background task for a
-stream that is iterated without a block. Everything else may be called from other loop tasks
-meanwhile. The phases are those of `Phase`:
+`Run.execute()` is the whole life of a run. It runs in the loop task that awaits it: the caller's
+own for `Pipeline.run()`, a child of a `RunHost` for blocks and entered streams, a background loop
+task for a stream that is iterated without a block. Meanwhile, other loop tasks may call the other
+methods. The phases are those of `Phase`:
 
-1. Opening: a task group is opened. Its first child, the keeper, builds the pools and starts the
-   first worker of each and the feeder of the source, if there is one.
-2. Feeding: the keeper waits in the `CancellationWatch`. Feeders and workers are its siblings, and
-   start further workers and back-offs.
-3. Draining, for one of two reasons. The run is to end when it is idle, and is idle: `Completion`
-   releases the watch, and the keeper closes the first queue; the last worker of each stage closes
-   the next. Or `drain()` was called: the feeders stop, and the run ends when it is idle.
-4. Cancelling: `cancel()`, too many failures, or a cancellation from outside. Workers take no other
-   item; the keeper logs what still runs after a while.
-5. Ended: the task group is closed, and so are the queues.
+1. Opening: a task group is opened. Its first child, the watcher, builds the pools. It starts the
+   first worker of each and, if there is a source, its feeder.
+2. Feeding: the watcher waits in the `CancellationWatch`. Feeders and workers are its siblings.
+   Workers start further workers and the loop tasks of back-offs.
+3. Draining, in one of two ways. A run that is to end when idle becomes idle: `Completion` releases
+   the watch, and the watcher closes the first queue; the last worker of each stage closes the next
+   queue. Or `drain()` is called: the feeders stop, and the same follows when the run is idle.
+4. Cancelling: by `cancel()`, too many failures, or a cancellation from outside. Workers take no
+   further item. The watcher logs which workers still run after some seconds.
+5. Ended: the task group has ended, and the queues are closed.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from .wiring import RunPlan, build_pools
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
 
-# The runs that the current loop task belongs to, nested: a task of a run must not wait for itself.
+# The runs, nested, that the current loop task belongs to: a task must not wait for its own run.
 _current_runs: ContextVar[tuple[Run, ...]] = ContextVar("antflow_current_runs", default=())
 
 
@@ -59,8 +59,8 @@ class Run:
     Attributes:
         state: The state of this run.
         sink: Where the results go, if the run is a stream.
-        completion: When everything that was fed is finished.
-        ended: Set when `execute()` is over.
+        completion: Knows when everything that was fed is finished.
+        ended: Set when `execute()` has closed the run.
     """
 
     def __init__(self, plan: RunPlan) -> None:
@@ -68,14 +68,14 @@ class Run:
         self.sink = plan.sink
         self.ended = Event()
         self._plan = plan
-        notified = [state.lifecycle.stop]
+        on_cancel = [state.lifecycle.stop]
         if plan.watchdog is not None:
-            notified.append(plan.watchdog.note_cancellation)
-        self._watch = CancellationWatch(*notified)
+            on_cancel.append(plan.watchdog.note_cancellation)
+        self._watch = CancellationWatch(*on_cancel)
         self._stragglers = Stragglers()
         self.completion = Completion(state.lifecycle, self._watch)
         self._feeds = Feeds(self.completion, plan.sink)
-        # Of the loop tasks that carry items, and of nothing else: it cancels item tasks only.
+        # Around the loop tasks of the run, and nothing else.
         self._scope = CancelScope()
         self._group: TaskGroup
         self._host: Any = None
@@ -83,14 +83,14 @@ class Run:
 
     async def execute(self) -> None:
         """
-        Open the pools, wait until everything that was fed is finished, and close them.
+        Open the run, wait until everything that was fed is finished, and close the run.
 
-        It ends after `finish()`, `drain()` or `cancel()`, or by an error.
+        It ends after `finish()`, `drain()` or `cancel()`, or with an error.
 
         Raises:
-            PipelineError: A loop task of the run was cancelled from outside.
-            BaseException: Any error that is not the failure of an item, such as KeyboardInterrupt:
-                as itself, or, if there are several, in one flat group.
+            PipelineError: Something outside antflow cancelled a loop task of the run.
+            BaseException: An error that is not the failure of an item, such as KeyboardInterrupt.
+                Several such errors are raised in one flat group.
         """
         fatal: list[BaseException] = []
         self._host = current_asyncio_task()
@@ -106,12 +106,12 @@ class Run:
             try:
                 raise_fatal(fatal)
             finally:
-                # The traceback of each refers to this frame.
+                # The traceback of each error refers to this frame.
                 del fatal
         unfinished, admitted = self.completion.unfinished, self.completion.admitted
-        meant = self.state.lifecycle.was_cancelled or self.state.has_too_many_failures
-        if unfinished and not meant:
-            # A task group takes the cancellation of a child for its own, and ends without an error.
+        intended = self.state.lifecycle.was_cancelled or self.state.has_too_many_failures
+        if unfinished and not intended:
+            # When a child was cancelled natively, the task group ends without an error.
             raise PipelineError(
                 f"the run ended although {unfinished} of {admitted} items were not finished: "
                 "something outside antflow cancelled a loop task of the run. Cancel the caller of "
@@ -122,10 +122,10 @@ class Run:
         """
         Open the pools, wait in the watch, and close the first queue when the run is complete.
 
-        No worker begins before the watch waits, because nothing is awaited in between. As long as
-        this loop task lives, the group accepts others. (The host of the group must not wait itself:
-        on asyncio, a cancellation that reaches it there and then once more in the group is handed
-        back to the task around, whose count of cancellations is one too low then.)
+        No worker begins before the watch waits, because nothing is awaited in between. While this
+        loop task lives, the group stays open for others. (The host of the group must not wait in
+        the watch itself: on asyncio, a cancellation that reaches it there, and again in the group,
+        would leave `Task.cancelling()` of the caller's task one too low.)
         """
         self._open()
         try:
@@ -140,8 +140,8 @@ class Run:
     def _open(self) -> None:
         """Build the pools, and start the first worker of each and the feeder of the source."""
         lifecycle, plan = self.state.lifecycle, self._plan
-        # Workers are started by workers. Without a context given here, a new one would inherit the
-        # context variables that a task has set, in place of those of the caller.
+        # Workers are started by workers. Without an explicit context, a new worker would inherit
+        # the context variables that a task has set, and not those of the caller.
         start = partial(self._group.create_task, context=self._context_inside())
         tasks = RunTasks(start, self._scope.cancel)
         self._pools = build_pools(plan, self.completion, tasks, self._stragglers)
@@ -158,11 +158,11 @@ class Run:
         self.completion.check()
 
     def _close(self) -> None:
-        # Not before the group is closed: a worker that is being cancelled must not find its queue
+        # Only after the group has ended: a worker that is being cancelled must not find its queue
         # broken.
         for pool in self._pools:
             pool.queue.close()
-        # These refer to the run: without them, there is no reference cycle.
+        # These refer to the run: clearing them leaves no reference cycle.
         self._pools.clear()
         self._host = None
         self.state.end()
@@ -176,7 +176,7 @@ class Run:
         self, source: Iterable[Any] | AsyncIterable[Any], target: int, priority: float
     ) -> Feeder:
         feeder = self._feeds.add(source, target, priority)
-        # The source is the caller's: it runs in the context of the caller.
+        # The source is the caller's code: it runs in the context of the caller.
         self._group.create_task(self._feeds.run(feeder), context=self._context_inside())
         return feeder
 
@@ -188,7 +188,7 @@ class Run:
 
     @property
     def called_from_run(self) -> bool:
-        """Whether the caller is a task or callback of this run, or waits inside one."""
+        """Whether the caller is a task or callback of this run, or was called by one."""
         return any(run is self for run in _current_runs.get())
 
     async def feed(
@@ -197,16 +197,16 @@ class Run:
         """
         Read *source* into the stage with the index *target*.
 
-        A caller inside the run does not wait for room, which may depend on the caller itself: the
-        rest is read when there is room.
+        A caller inside the run does not wait for room, because the room may depend on the caller
+        itself: the rest is read when there is room.
 
         Returns:
-            How many items were admitted: fewer than there are if the run was shut down meanwhile,
-            or, inside the run, so far.
+            How many items were admitted. Not all, if the run was shut down meanwhile, or if the
+            caller is inside the run and did not wait for the rest.
 
         Raises:
             PipelineError: The run takes no more input.
-            Exception: What *source* raised; the items before it are processed all the same.
+            Exception: What *source* raised; the items before that are still processed.
         """
         self.completion.expect_feed()
         try:
@@ -224,16 +224,16 @@ class Run:
         Wait until everything that was fed is finished, and no source is being read.
 
         Raises:
-            PipelineError: It would wait for the caller itself.
+            PipelineError: The call would wait for its own caller.
         """
         if self.called_from_run:
             raise PipelineError(
-                "join() was called by a task or callback of the run that it would wait for, which "
-                "would wait for itself. Call it outside."
+                "join() was called by a task or callback of the run, and would wait for itself. "
+                "Call it outside the run."
             )
         if self.sink is not None and not self.ended.is_set():
             raise PipelineError(
-                "join(): a stream is finished by its consumer. Iterate to the end, or call "
+                "join() would wait for the consumer of the stream. Iterate to the end, or call "
                 "shutdown() and then iterate to the end."
             )
         await self.completion.idle.wait()
@@ -243,13 +243,13 @@ class Run:
         self.completion.finish_when_idle()
 
     def drain(self) -> None:
-        """Read no further, and end as soon as what was read is finished."""
+        """Stop reading, and end as soon as what was read is finished."""
         self.state.lifecycle.advance(Phase.DRAINING, EndReason.SHUT_DOWN)
         self._feeds.stop()
         self.finish()
 
     def cancel(self, reason: EndReason = EndReason.CANCELLED) -> None:
-        """End at once."""
+        """Stop reading, and cancel all loop tasks of the run."""
         self.drain()
         self.state.lifecycle.advance(Phase.CANCELLING, reason)
         self._scope.cancel()
@@ -258,8 +258,8 @@ class Run:
         """
         `drain()` or `cancel()`, and wait for the end.
 
-        A task or callback of the run itself does not wait, and nobody waits for a stream to be
-        drained, because that depends on its consumer.
+        A task or callback of the run itself does not wait. Nor does a call that drains a stream,
+        because that depends on the consumer of the stream.
         """
         if self.ended.is_set():
             return
@@ -282,7 +282,7 @@ class Run:
         Raises:
             KeyboardInterrupt: A second signal left items unfinished.
             PipelineError: `cancel()` left items unfinished.
-            Exception: What a source raised for which nobody waited.
+            Exception: What a source raised that no caller of `feed()` waited for.
         """
         unfinished = self.completion.unfinished
         if self.state.lifecycle.reason is EndReason.INTERRUPTED and unfinished:
@@ -295,5 +295,5 @@ class Run:
             )
 
     def raise_source_error(self) -> None:
-        """Raise, once, what the source that the run was opened with has raised."""
+        """Raise, once, what a source raised that no caller of `feed()` waited for."""
         self._feeds.raise_source_error()

@@ -1,4 +1,4 @@
-"""A task group beside the body of a block, in which runs live."""
+"""The task group of a block: runs live in it, beside the body of the block."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if sys.version_info < (3, 11):
 
 class RunHost:
     """
-    What ``async with`` opens for a pipeline, for ``open()`` and for a stream.
+    The task group that ``async with`` opens for a pipeline, for ``open()`` and for a stream.
 
-    An exception of the body comes out as itself, and cancels the runs. An error that ends a run
-    cancels the body, and comes out as itself.
+    An exception of the body cancels the runs, and an error that ends a run cancels the body. Either
+    is raised as itself, not in a group.
 
     Args:
-        cancel_on_exit: Whether a body that ends without an exception cancels the run; by default
-            it waits until everything that was fed is finished.
+        cancel_on_exit: Whether the run is cancelled when the body ends without an exception. By
+            default the exit waits until everything that was fed is finished.
 
     Attributes:
         run: The newest run; None before the first.
@@ -39,7 +39,7 @@ class RunHost:
         self._cancel_on_exit = cancel_on_exit
 
     def start(self, run: Run) -> None:
-        """Start *run*; the run before, which has nothing to do any more, ends."""
+        """Start *run*, and let the previous one, if any, end when it is idle."""
         if self.run is not None:
             self.run.finish()
         self.run = run
@@ -57,10 +57,10 @@ class RunHost:
         traceback: TracebackType | None,
     ) -> bool | None:
         """
-        Wait for the end of the runs; or, if the body raised, cancel them.
+        Wait for the end of the runs; if the body raised, cancel them first.
 
         Raises:
-            Exception: What the source that the run was opened with has raised.
+            Exception: What a source raised that no caller of `feed()` waited for.
         """
         self.is_leaving = True
         if exc is None and self.run is not None:
@@ -85,15 +85,15 @@ class RunHost:
         handled: bool | None = False
         fatal: list[BaseException] = []
         try:
-            # The group does not see an error of the body, or it would come out in a group.
-            seen = (None, None, None) if is_error else (exc_type, exc, traceback)
-            handled = await self.group.__aexit__(*seen)
+            # An error of the body is not passed to the group, which would raise it in a group.
+            passed = (None, None, None) if is_error else (exc_type, exc, traceback)
+            handled = await self.group.__aexit__(*passed)
         except BaseExceptionGroup as errors:
             fatal = fatal_errors(errors)
         try:
             if fatal:
                 raise_fatal(fatal if exc is None or not is_error else [exc, *fatal])
         finally:
-            # The traceback of each refers to this frame.
+            # The traceback of each error refers to this frame.
             del fatal, exc, traceback
         return False if is_error else handled
