@@ -162,7 +162,7 @@ def settle_twice(patch: Patch) -> None:
 
 def never_settle_what_was_skipped(patch: Patch) -> None:
     right = "await outlet.hand_over"
-    wrong = f"status == 'skipped' and outlet is pool.services.final or {right}"
+    wrong = f"status == 'skipped' and outlet is pool.services.final_outlet or {right}"
     edit(patch, outcomes.pass_on, {right: wrong})
 
 
@@ -187,7 +187,7 @@ def forget_to_wake_the_consumer(patch: Patch) -> None:
 
 
 def lose_what_a_cancelled_consumer_had_taken(patch: Patch) -> None:
-    edit(patch, ResultStream.__anext__, {"self._given += 1": "await checkpoint()"})
+    edit(patch, ResultStream.__anext__, {"self._since_yield += 1": "await checkpoint()"})
 
 
 def sleep_through_the_wake_up(patch: Patch) -> None:
@@ -210,4 +210,4 @@ def take_a_cancellation_for_a_failure(patch: Patch) -> None:
 
 
 def end_a_run_that_is_quiet_for_a_moment(patch: Patch) -> None:
-    edit(patch, Completion.check, {"if self.ends_when_idle:": "if True:"})
+    edit(patch, Completion.check_idle, {"if self.ends_when_idle:": "if True:"})

@@ -10,7 +10,7 @@ from anyio import CancelScope
 from anyio.lowlevel import checkpoint
 
 from .._backend.background import start_in_background
-from .._backend.fairness import ITEMS_PER_TURN
+from .._backend.fairness import ITEMS_PER_YIELD
 from .._model.errors import PipelineError
 from .._model.results import PipelineResult
 from .._run.run import Run
@@ -46,9 +46,9 @@ class ResultStream(Inspection):
         self._run = run
         self._sink = sink
         self._set_latest = set_latest
-        self._begun = False
+        self._started = False
         # How many results were returned since the last yield to the event loop.
-        self._given = 0
+        self._since_yield = 0
         self._host = RunHost(cancel_on_exit=True)
         # Set if the run is in the background.
         self._call_soon: Callable[[Callable[[], None]], None] | None = None
@@ -67,12 +67,12 @@ class ResultStream(Inspection):
         Raises:
             PipelineError: The stream has been entered, iterated over or closed before.
         """
-        if self._begun or self._closed:
+        if self._started or self._closed:
             raise PipelineError(
                 "a stream can be entered once, before it is iterated over. Call "
                 "pipeline.stream(…) for another one."
             )
-        self._begun = True
+        self._started = True
         await self._host.__aenter__()
         self._set_latest(self._run)
         self._host.start(self._run)
@@ -100,26 +100,26 @@ class ResultStream(Inspection):
             PipelineError: The run was ended by ``shutdown(drain=False)``.
             Exception: What the source raised, after the results of the items before that.
         """
-        if not self._begun and not self._closed:
-            self._begin_in_background()
+        if not self._started and not self._closed:
+            self._start_in_background()
         while not self._closed:
-            if self._given >= ITEMS_PER_TURN:
+            if self._since_yield >= ITEMS_PER_YIELD:
                 # Before a result is taken, so that a cancellation here loses none.
                 await checkpoint()
-                self._given = 0
+                self._since_yield = 0
             result = self._sink.take()
             if result is not None:
-                self._given += 1
+                self._since_yield += 1
                 return result
             if self._run.ended.is_set():
                 self._closed = True
-                self._raise_what_ended_it()
+                self._raise_final_error()
             else:
                 await self._sink.wait()
-                self._given = 0
+                self._since_yield = 0
         raise StopAsyncIteration
 
-    def _raise_what_ended_it(self) -> None:
+    def _raise_final_error(self) -> None:
         if self._errors:
             raise self._errors.pop()
         try:
@@ -127,15 +127,15 @@ class ResultStream(Inspection):
         except StopAsyncIteration as error:
             raise RuntimeError("the source raised StopAsyncIteration") from error
 
-    def _begin_in_background(self) -> None:
-        self._begun = True
+    def _start_in_background(self) -> None:
+        self._started = True
         self._set_latest(self._run)
         self._call_soon = start_in_background(self._run.execute, self._errors.append)
 
     async def aclose(self) -> None:
         """Cancel running tasks, and wait until they have ended; may be called at any time."""
         self._closed = True
-        if self._begun:
+        if self._started:
             # Even if the caller is already cancelled, no loop task must be left behind.
             with CancelScope(shield=True):
                 await self._run.shutdown(drain=False)
@@ -148,7 +148,7 @@ class ResultStream(Inspection):
             drain: If False, running tasks are cancelled, and the call waits until they have ended.
                 If that leaves items unfinished, the iteration raises PipelineError.
         """
-        if self._begun:
+        if self._started:
             await self._run.shutdown(drain=drain)
         else:
             self._closed = True

@@ -43,13 +43,13 @@ def build_callbacks(
     def of_tracker(subscription: Subscription | None) -> tuple[Subscription, ...]:
         return () if subscription is None else (subscription,)
 
-    last = of_tracker(None if tracker is None else tracker.on_success)
+    success = of_tracker(None if tracker is None else tracker.on_success)
     failure = of_tracker(None if tracker is None else tracker.on_failure)
     return tuple(
         StageCallbacks(
-            own(stage, "on_success", stage.on_success) + (last if stage is stages[-1] else ()),
+            own(stage, "on_success", stage.on_success) + (success if stage is stages[-1] else ()),
             own(stage, "on_failure", stage.on_failure) + failure,
-            own(stage, "on_skip", stage.on_skip) + (last if stage is stages[-1] else ()),
+            own(stage, "on_skip", stage.on_skip) + (success if stage is stages[-1] else ()),
         )
         for stage in stages
     )

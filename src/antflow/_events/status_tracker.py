@@ -75,8 +75,8 @@ class StatusTracker:
         }
         self.on_success = _subscription("on_success", on_success, "item_id", "value", "payload")
         self.on_failure = _subscription("on_failure", on_failure, "item_id", "error", "payload")
-        self._length = None if history is True else max(1, int(history))
-        self._of_stages: list[Subscription] = []
+        self._history_length = None if history is True else max(1, int(history))
+        self._stage_callbacks: list[Subscription] = []
         self.clear()
 
     def clear(self) -> None:
@@ -97,7 +97,7 @@ class StatusTracker:
 
     def count_errors_of(self, subscription: Subscription) -> None:
         """Include the errors of *subscription*, a callback of a stage, in `callback_errors`."""
-        self._of_stages.append(subscription)
+        self._stage_callbacks.append(subscription)
 
     @property
     def callback_errors(self) -> int:
@@ -112,7 +112,7 @@ class StatusTracker:
             self.on_success,
             self.on_failure,
             *self._on_task.values(),
-            *self._of_stages,
+            *self._stage_callbacks,
         )
         return sum(item.errors for item in subscriptions if item is not None)
 
@@ -166,7 +166,9 @@ class StatusTracker:
             events = self._events.get(key)
         counts = self._counts
         if events is None:
-            self._events[key] = [event] if self._length is None else deque([event], self._length)
+            self._events[key] = (
+                [event] if self._history_length is None else deque([event], self._history_length)
+            )
         else:
             counts[events[-1].status] -= 1
             events.append(event)

@@ -20,7 +20,7 @@ from anyio.lowlevel import checkpoint
 from attrs import define, field
 
 from .._backend.cancellation import is_item_failure
-from .._backend.fairness import ITEMS_PER_TURN
+from .._backend.fairness import ITEMS_PER_YIELD
 from .._backend.task_groups import raise_attribute
 from .._events.event_bus import EventBus
 from .._events.publishing import publish
@@ -68,7 +68,7 @@ class Feeder:
     # Whether an item was read and is not in the queue yet.
     _sending: bool = field(default=False, init=False)
     # Whether nothing restricts reading: there is no window, and `stop()` was not called.
-    _unchecked: bool = field(init=False)
+    _unrestricted: bool = field(init=False)
     _completion: Completion = field(init=False)
     _bus: EventBus = field(init=False)
     _reserve: Callable[[object], None] = field(init=False)
@@ -76,7 +76,7 @@ class Feeder:
     def __attrs_post_init__(self) -> None:
         pool, services = self.pool, self.pool.services
         pool.queue.max_queued += 1
-        self._unchecked = self.sink is None
+        self._unrestricted = self.sink is None
         self._completion = services.completion
         self._bus = services.bus
         self._reserve = services.state.results.reserve
@@ -102,7 +102,7 @@ class Feeder:
             Whether the feeder ends at once, because it has no item that waits for room.
         """
         self._stopped = True
-        self._unchecked = False
+        self._unrestricted = False
         if not self._sending:
             self._scope.cancel()
         return not self._sending
@@ -168,11 +168,11 @@ class Feeder:
             inlet.send_nowait(record)
         except WouldBlock:
             return self._finish_sending(inlet.send(record))
-        if admitted % ITEMS_PER_TURN and (self._unchecked or self._may_read_on()):
+        if admitted % ITEMS_PER_YIELD and (self._unrestricted or self._enter_window()):
             return None
         return self._finish_sending(None)
 
-    def _may_read_on(self) -> bool:
+    def _enter_window(self) -> bool:
         """Let the next item enter the window; return False if it is full or after `stop()`."""
         return not self._stopped and self.sink is not None and self.sink.enter()
 
@@ -193,7 +193,7 @@ class Feeder:
             self.paused.set()
             await pending
             self._sending = False
-        if self.admitted and not self.admitted % ITEMS_PER_TURN:
+        if self.admitted and not self.admitted % ITEMS_PER_YIELD:
             await checkpoint()
         if self.sink is not None and not self._stopped:
             await self.sink.wait_to_enter()
@@ -278,7 +278,7 @@ class Feeds:
                 self._source_error, feeder.error = feeder.error, None
             self._feeders.discard(feeder)
             self._completion.feeders -= 1
-            self._completion.check()
+            self._completion.check_idle()
 
     def stop(self) -> None:
         """Read no further."""

@@ -142,20 +142,20 @@ class Run:
         lifecycle, plan = self.state.lifecycle, self._plan
         # Workers are started by workers. Without an explicit context, a new worker would inherit
         # the context variables that a task has set, and not those of the caller.
-        start = partial(self._group.create_task, context=self._context_inside())
+        start = partial(self._group.create_task, context=self._run_context())
         tasks = RunTasks(start, self._scope.cancel)
         self._pools = build_pools(plan, self.completion, tasks, self._stragglers)
         for pool in reversed(self._pools):
             start_workers(pool)
         self._feeds.open(self._pools)
         if plan.source is not None:
-            feeder = self._read(plan.source, plan.target, plan.priority)
+            feeder = self._start_feeder(plan.source, plan.target, plan.priority)
             feeder.detached = True
             if not lifecycle.takes_input:
                 feeder.stop()
         lifecycle.advance(Phase.FEEDING)
         self.completion.is_open = True
-        self.completion.check()
+        self.completion.check_idle()
 
     def _close(self) -> None:
         # Only after the group has ended: a worker that is being cancelled must not find its queue
@@ -172,15 +172,15 @@ class Run:
         if self.sink is not None:
             self.sink.wake()
 
-    def _read(
+    def _start_feeder(
         self, source: Iterable[Any] | AsyncIterable[Any], target: int, priority: float
     ) -> Feeder:
         feeder = self._feeds.add(source, target, priority)
         # The source is the caller's code: it runs in the context of the caller.
-        self._group.create_task(self._feeds.run(feeder), context=self._context_inside())
+        self._group.create_task(self._feeds.run(feeder), context=self._run_context())
         return feeder
 
-    def _context_inside(self) -> Context:
+    def _run_context(self) -> Context:
         context = copy_context()
         context.run(_current_runs.set, (*_current_runs.get(), self))
         context.run(host_task.set, self._host)
@@ -213,10 +213,10 @@ class Run:
             await self._feeds.opened.wait()
             if not self.state.lifecycle.takes_input:
                 raise PipelineError(f"feed(): the run was shut down, and takes no more. {hint}")
-            feeder = self._read(source, target, priority)
+            feeder = self._start_feeder(source, target, priority)
         finally:
             self.completion.pending_feeds -= 1
-            self.completion.check()
+            self.completion.check_idle()
         return await self._feeds.wait_for(feeder, to_end=not self.called_from_run)
 
     async def join(self) -> None:

@@ -124,9 +124,9 @@ class Completion:
         """Mark an item finished."""
         self.settled = settled = self.settled + 1
         if settled == self.admitted:
-            self.check()
+            self.check_idle()
 
-    def check(self) -> None:
+    def check_idle(self) -> None:
         """Check whether the run is idle; to be called whenever it may have become idle."""
         if not self.is_open or self.unfinished or self.feeders or self.pending_feeds:
             return
@@ -138,7 +138,7 @@ class Completion:
     def finish_when_idle(self) -> None:
         """Let the run end as soon as it is idle."""
         self.ends_when_idle = True
-        self.check()
+        self.check_idle()
 
     def expect_feed(self) -> None:
         """Count a call of ``feed()`` before its first await, so that ``join()`` waits for it."""

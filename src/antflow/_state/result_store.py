@@ -70,17 +70,17 @@ class ResultStore:
 
     def results(self) -> Results:
         """Return the results so far, in input order; the same objects each time."""
-        outcomes, known = self._outcomes, self._results
+        outcomes, cached = self._outcomes, self._results
         # A new list, because another thread may read the results while the run continues.
-        results = known + [
+        results = cached + [
             None if outcome is NO_OUTCOME else new_result(number, outcome, None)
-            for number, outcome in enumerate(outcomes[len(known) :], len(known))
+            for number, outcome in enumerate(outcomes[len(cached) :], len(cached))
         ]
-        for number, result in enumerate(known):
+        for number, result in enumerate(cached):
             if result is None and outcomes[number] is not NO_OUTCOME:
                 results[number] = new_result(number, outcomes[number], None)
         with _results_lock:
-            if self._results is known:
+            if self._results is cached:
                 self._results = results
                 return Results(filter(None, results), self.failures)
         # Another thread, or a signal handler, has stored its results meanwhile: use those.

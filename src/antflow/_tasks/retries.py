@@ -23,7 +23,7 @@ class Retries:
     public, but there are no waits, so stamina itself decides.
     """
 
-    __slots__ = ("_ahead", "_attempt", "_context", "_name", "_policy", "_verdict")
+    __slots__ = ("_attempt", "_context", "_has_advanced", "_name", "_policy", "_verdict")
 
     def __init__(self, policy: RetryPolicy, name: str) -> None:
         self._policy = policy
@@ -32,7 +32,7 @@ class Retries:
         self._attempt: Any = None
         self._verdict: bool | float = False
         # Whether stamina has already begun the next attempt, as `granted()` lets it in test mode.
-        self._ahead = False
+        self._has_advanced = False
 
     async def granted(self, error: Exception, attempt: int) -> bool:
         """
@@ -57,7 +57,7 @@ class Retries:
             if final is error:
                 return False
             raise
-        self._ahead = True
+        self._has_advanced = True
         return True
 
     async def back_off(self) -> None:
@@ -68,9 +68,9 @@ class Retries:
             Exception: No attempt follows after all: a hook that the user gave to stamina raised, or
                 the test mode of stamina was changed between two attempts.
         """
-        if not self._ahead:
+        if not self._has_advanced:
             await self._advance()
-        self._ahead = False
+        self._has_advanced = False
 
     async def _report(self, error: Exception) -> None:
         """Report to stamina that the current attempt failed with *error*."""
@@ -94,7 +94,9 @@ class Retries:
         self._attempt = await self._context.__anext__()
 
 
-async def ask(retries: Retries, error: BaseException, attempt: int) -> tuple[bool, BaseException]:
+async def ask_for_retry(
+    retries: Retries, error: BaseException, attempt: int
+) -> tuple[bool, BaseException]:
     """Return whether another attempt is granted, and the error to report."""
     if not isinstance(error, Exception):
         return False, error

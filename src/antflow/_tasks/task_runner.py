@@ -19,7 +19,7 @@ from .._model.record import Record
 from .._state.worker import Worker
 from .calls import Call, make_call
 from .concurrency_limits import acquire_all, make_semaphores, release_all
-from .retries import Retries, ask
+from .retries import Retries, ask_for_retry
 from .watchdog import Watchdog, as_coroutine, drive
 
 
@@ -95,13 +95,13 @@ class TaskRunner:
             if not task.is_async or stage.unpack_args or stage.task_timeout is not None:
                 executor = executor or ThreadExecutor(stage.workers)
                 call = make_call(task, stage, executor)
-            held = tuple(
+            step_semaphores = tuple(
                 group[task.name]
                 for group in (semaphores, pipeline_semaphores)
                 if task.name in group
             )
-            is_plain = not held and watchdog is None
-            self._steps.append(_Step(task.name, call, held, watchdog, is_plain))
+            is_plain = not step_semaphores and watchdog is None
+            self._steps.append(_Step(task.name, call, step_semaphores, watchdog, is_plain))
         (first, *others) = self._steps
         is_sole = first.is_plain and not others and self._skip_if is None
         self.sole_task: Call | None = first.call if is_sole else None
@@ -125,7 +125,7 @@ class TaskRunner:
         return self._recover(self._steps[0], record.value, error, record, worker)
 
     async def _run_or_skip(self, record: Record, worker: Worker) -> Any:
-        skipped = await self._ask_skip_if(record.value, record)
+        skipped = await self._check_skip_if(record.value, record)
         if skipped is not None:
             return skipped
         return await self._run_from(0, record.value, record, worker)
@@ -160,7 +160,7 @@ class TaskRunner:
         recover = self._retry_task if self._policy.scope == "task" else self._requeue_or_fail
         return recover(step, value, error, record, worker)
 
-    async def _ask_skip_if(self, value: Any, record: Record) -> Any:
+    async def _check_skip_if(self, value: Any, record: Record) -> Any:
         """Return `SKIPPED`, or None to run the tasks, or a `Failure`."""
         assert self._skip_if is not None
         try:
@@ -203,7 +203,7 @@ class TaskRunner:
         try:
             while True:
                 duration = _elapsed(worker)
-                granted, error = await ask(retries, error, attempt)
+                granted, error = await ask_for_retry(retries, error, attempt)
                 if not granted:
                     break
                 await self._publish_end("retry", step, record, worker, attempt, duration, error)
@@ -235,7 +235,7 @@ class TaskRunner:
         if record.retries is None:
             record.retries = Retries(self._policy, self._stage_name)
         duration = _elapsed(worker)
-        granted, error = await ask(record.retries, error, record.attempt)
+        granted, error = await ask_for_retry(record.retries, error, record.attempt)
         event_type: TaskEventType = "retry" if granted else "fail"
         await self._publish_end(event_type, step, record, worker, record.attempt, duration, error)
         return Failure(error, step.name, record.attempt, retry=granted)

@@ -35,13 +35,14 @@ class Watchdog:
         cancel_grace: How many seconds a task may continue after the run was cancelled; None for no
             bound.
         cancelled: Whether the run is cancelled. Scopes inside a task do not count.
-        since: The time of the event loop at which a task first received a cancellation after that.
+        grace_began: The time of the event loop at which a task first received a cancellation after
+            that.
     """
 
     slow_callback_duration: float | None
     cancel_grace: float | None
     cancelled: bool = field(default=False, init=False)
-    since: float | None = field(default=None, init=False)
+    grace_began: float | None = field(default=None, init=False)
 
     def note_cancellation(self) -> None:
         """Note that the run is being cancelled, before its tasks receive the cancellation."""
@@ -52,9 +53,9 @@ class Watchdog:
         if self.cancel_grace is None:
             return False
         now = current_time()
-        if self.since is None:
-            self.since = now
-        return now - self.since >= self.cancel_grace
+        if self.grace_began is None:
+            self.grace_began = now
+        return now - self.grace_began >= self.cancel_grace
 
 
 @types.coroutine
@@ -70,7 +71,7 @@ def drive(
     counts after the grace period, the task is abandoned.
     """
     slow = math.inf if watchdog.slow_callback_duration is None else watchdog.slow_callback_duration
-    received = exposed = False
+    received = is_certain = False
     send = step = coroutine.send
     argument: Any = None
     cancellation: BaseException | None = None
@@ -85,7 +86,7 @@ def drive(
                 if perf_counter() - began > slow:
                     _warn_of_slow_step(worker, perf_counter() - began, slow)
             if watchdog.cancelled:
-                exposed = current_effective_deadline() == -math.inf
+                is_certain = current_effective_deadline() == -math.inf
             # What is caught is thrown into the task outside the except block, or it would become
             # the context of later errors of the task.
             try:
@@ -99,11 +100,11 @@ def drive(
             if watchdog.cancelled:
                 cancellation = _cancellation_in(argument)
                 if cancellation is not None:
-                    if watchdog.grace_is_over() and exposed and received:
+                    if watchdog.grace_is_over() and is_certain and received:
                         _warn_of_late_end(worker, watchdog)
                         yield from _abandon(coroutine)
                         raise cancellation
-                    received = received or exposed
+                    received = received or is_certain
     finally:
         # Release these now. The traceback of an error refers to this frame, so the frame must not
         # refer to the error.
@@ -131,14 +132,14 @@ def _abandon(coroutine: Coroutine[Any, Any, Any]) -> Generator[Any, Any, None]:
                 # StopIteration is the regular end. Other errors are dropped, because the item has
                 # no outcome that could report them.
                 return
-            exposed = current_effective_deadline() == -math.inf
+            is_certain = current_effective_deadline() == -math.inf
             try:
                 argument = yield awaited
                 step = coroutine.send
             except BaseException as error:
                 step, argument = coroutine.throw, error
             cancellation = _cancellation_in(argument)
-            if cancellation is not None and exposed:
+            if cancellation is not None and is_certain:
                 raise cancellation
     finally:
         del coroutine, step, argument, cancellation

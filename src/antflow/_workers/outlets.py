@@ -21,11 +21,11 @@ from .scaling import Scaling
 
 async def wait_for_room(scaling: Scaling, pending: Awaitable[None]) -> None:
     """Await *pending*, which hands over a finished item, and count the worker as blocked."""
-    scaling.is_blocked()
+    scaling.became_blocked()
     try:
         await pending
     finally:
-        scaling.is_unblocked()
+        scaling.became_unblocked()
 
 
 class Outlet(Protocol):

@@ -35,7 +35,7 @@ class RunServices:
         bus: Where events are published.
         tasks: Starts and cancels loop tasks of the run.
         stragglers: The workers that have a loop task.
-        final: The outlet of the last stage, and of the failures of all stages.
+        final_outlet: The outlet of the last stage, and of the failures of all stages.
     """
 
     state: RunState
@@ -43,7 +43,7 @@ class RunServices:
     bus: EventBus
     tasks: RunTasks
     stragglers: Stragglers
-    final: FinalOutlet
+    final_outlet: FinalOutlet
 
 
 @define(eq=False)
@@ -60,7 +60,7 @@ class Pool:
         outlet: Where items go.
         scaling: Decides when workers start.
         name: The name of the stage.
-        receive: The ``receive_nowait`` of the queue.
+        receive_nowait: The ``receive_nowait`` of the queue.
         yield_points: For each item that is taken, whether the worker yields to the event loop
             before it.
         has_fast_path: Whether it is enough to await one task for each item and to hand over what it
@@ -75,14 +75,14 @@ class Pool:
     outlet: Outlet
     scaling: Scaling = field(init=False)
     name: str = field(init=False)
-    receive: Callable[[], Any] = field(init=False)
+    receive_nowait: Callable[[], Any] = field(init=False)
     yield_points: Iterator[bool] = field(init=False)
     has_fast_path: bool = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self.name = self.stage.name
         self.scaling = Scaling(self.stage.workers)
-        self.receive = self.queue.receive.receive_nowait
+        self.receive_nowait = self.queue.receiver.receive_nowait
         self.yield_points = cycle(YIELD_POINTS)
         self.has_fast_path = (
             self.runner.sole_task is not None

@@ -168,16 +168,16 @@ class StageQueue:
     The queue before one stage.
 
     Attributes:
-        send: The send end of the memory object stream behind `inlet`.
-        receive: Its receive end.
+        sender: The send end of the memory object stream behind `inlet`.
+        receiver: Its receive end.
         inlet: Where items are sent to.
         slots: The inlet with slots, if the stage has per-stage retry.
         max_queued: How many items there can be, in the queue and with senders that wait for room.
         heap: The records that wait, once priorities are in use; None before.
     """
 
-    send: MemoryObjectSendStream[Any]
-    receive: MemoryObjectReceiveStream[Any]
+    sender: MemoryObjectSendStream[Any]
+    receiver: MemoryObjectReceiveStream[Any]
     inlet: Inlet
     slots: SlotQueue | None
     max_queued: float
@@ -186,7 +186,7 @@ class StageQueue:
     @property
     def waiting(self) -> int:
         """How many items wait for a worker, those of waiting senders included."""
-        statistics = self.receive.statistics()
+        statistics = self.receiver.statistics()
         return statistics.current_buffer_used + statistics.tasks_waiting_send
 
     def use_priorities(self) -> None:
@@ -206,17 +206,17 @@ class StageQueue:
 
     def close(self) -> None:
         """Close both ends; nothing may use them any more."""
-        self.send.close()
-        self.receive.close()
+        self.sender.close()
+        self.receiver.close()
 
 
 def open_queue(stage: Stage) -> StageQueue:
     """Return the queue of *stage*."""
     if stage.retry_policy.scope == "task":
-        send, receive = create_memory_object_stream[Any](stage.capacity)
-        return StageQueue(send, receive, send, None, stage.capacity)
+        sender, receiver = create_memory_object_stream[Any](stage.capacity)
+        return StageQueue(sender, receiver, sender, None, stage.capacity)
     # Unbounded, because the slots bound it.
-    send, receive = create_memory_object_stream[Any](math.inf)
+    sender, receiver = create_memory_object_stream[Any](math.inf)
     total = stage.workers + stage.capacity
-    slots = SlotQueue(send, total)
-    return StageQueue(send, receive, slots, slots, total)
+    slots = SlotQueue(sender, total)
+    return StageQueue(sender, receiver, slots, slots, total)

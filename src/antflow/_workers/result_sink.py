@@ -39,11 +39,11 @@ class ResultSink:
         self._entered = 0
         # Per blocked producer: the number of its last result, counted from 1, and the event that
         # resumes it. Results up to that number count; no more than `room` of them may be left.
-        self._producers: deque[tuple[int, Event]] = deque()
+        self._blocked_producers: deque[tuple[int, Event]] = deque()
         # By sequence number, results that must wait for earlier ones: fewer than the window.
         self._out_of_order: dict[int, PipelineResult] = {}
         # The sequence number of the result that is next in input order.
-        self._next = 0
+        self._next_sequence_id = 0
         # Set when a result arrives, if a consumer waits.
         self._arrived: Event | None = None
         # Set when the window has room, if the feeder waits.
@@ -77,13 +77,13 @@ class ResultSink:
         """
         if self.window is None:
             self._ready.append(result)
-        elif result.sequence_id == self._next:
+        elif result.sequence_id == self._next_sequence_id:
             self._ready.append(result)
-            self._next += 1
+            self._next_sequence_id += 1
             # The producers of these did not wait: the one that fills the gap waits in their place.
-            while self._next in self._out_of_order:
-                self._ready.append(self._out_of_order.pop(self._next))
-                self._next += 1
+            while self._next_sequence_id in self._out_of_order:
+                self._ready.append(self._out_of_order.pop(self._next_sequence_id))
+                self._next_sequence_id += 1
         else:
             self._out_of_order[result.sequence_id] = result
             return None
@@ -91,7 +91,7 @@ class ResultSink:
         if len(self._ready) <= self.room:
             return None
         resumed = Event()
-        self._producers.append((self._taken + len(self._ready), resumed))
+        self._blocked_producers.append((self._taken + len(self._ready), resumed))
         return resumed.wait()
 
     def take(self) -> PipelineResult | None:
@@ -99,8 +99,8 @@ class ResultSink:
         if not self._ready:
             return None
         self._taken += 1
-        if self._producers and self._producers[0][0] - self._taken <= self.room:
-            _, resumed = self._producers.popleft()
+        if self._blocked_producers and self._blocked_producers[0][0] - self._taken <= self.room:
+            _, resumed = self._blocked_producers.popleft()
             resumed.set()
         if self._window_freed is not None:
             self._window_freed.set()

@@ -13,15 +13,15 @@ The cases, from the point of view of one worker:
 
 1. It is *claimed*: it has the lowest number without a loop task, and gets one. It counts as idle
    until it begins.
-2. It *begins*: it looks for an item in the queue for the first time.
-3. It *waits* for an item, and later *resumes*. A worker that waits means that no more are needed,
-   so the next batch is one worker again.
+2. It *began*: it looks for an item in the queue for the first time.
+3. It *started waiting* for an item, and later *stopped waiting*. If a worker waits, no more workers
+   are needed, so the next batch is one worker again.
 4. It has *taken* an item. If no worker is idle then, and there are spare ones, a batch is started:
    one worker at first, then twice as many each time, until a worker has to wait or leaves. So a
    thousand workers are running after ten batches, and hardly one that is not needed.
-5. It is *blocked*, because its item is finished and the next queue or the sink is full; then it is
-   *unblocked*. A worker that is started while others are blocked stands by before it begins (see
-   `StandBy`), because it would probably block on the same full queue.
+5. It *became blocked*, because its item is finished and the next queue or the sink is full; later
+   it *became unblocked*. A worker that is started while others are blocked stands by before it
+   begins (see `StandBy`), because it would probably block on the same full queue.
 6. It has *left*: it found no item while two others were idle, or the queue is closed, or the run is
    stopping.
 
@@ -37,7 +37,7 @@ from attrs import define, field
 
 # A worker that stands by yields this many times, and as often again if at least this many items
 # were settled meanwhile.
-_TURNS_ON_STANDBY = 8
+_YIELDS_ON_STANDBY = 8
 _ITEMS_ON_STANDBY = 64
 
 
@@ -64,7 +64,7 @@ class Scaling:
     unblocked: int = field(default=0, init=False)
     next_batch: int = field(default=1, init=False)
     # Workers with a number below this one have been started before.
-    _known: int = field(default=0, init=False)
+    _ever_started: int = field(default=0, init=False)
     # The numbers of those that have left, as a heap.
     _free: list[int] = field(factory=list, init=False)
 
@@ -77,19 +77,19 @@ class Scaling:
         self.idle += 1
         if self._free:
             return heapq.heappop(self._free)
-        self._known += 1
-        return self._known - 1
+        self._ever_started += 1
+        return self._ever_started - 1
 
-    def begins(self) -> None:
+    def began(self) -> None:
         """Note that a worker that was claimed or restarted looks for an item."""
         self.idle -= 1
 
-    def waits(self) -> None:
+    def started_waiting(self) -> None:
         """Note that a worker has found no item and waits for one."""
         self.next_batch = 1
         self.idle += 1
 
-    def resumes(self) -> None:
+    def stopped_waiting(self) -> None:
         """Note that a worker waits for an item no longer."""
         self.idle -= 1
 
@@ -107,11 +107,11 @@ class Scaling:
         self.next_batch *= 2
         return count
 
-    def is_blocked(self) -> None:
+    def became_blocked(self) -> None:
         """Note that a worker waits for room for the item that it has finished."""
         self.blocked += 1
 
-    def is_unblocked(self) -> None:
+    def became_unblocked(self) -> None:
         """Note that a worker waits for room no longer."""
         self.blocked -= 1
         self.unblocked += 1
@@ -144,19 +144,19 @@ class StandBy:
 
     def __init__(self, scaling: Scaling, settled: int) -> None:
         self._scaling = scaling
-        self._turns = 0
+        self._yields = 0
         self._unblocked = scaling.unblocked
         self._settled = settled
 
-    def goes_on(self, settled: int) -> bool:
+    def should_wait(self, settled: int) -> bool:
         """Return whether to yield once more."""
         scaling = self._scaling
         if not scaling.blocked:
             return False
-        if self._turns == _TURNS_ON_STANDBY:
+        if self._yields == _YIELDS_ON_STANDBY:
             # Both conditions, because the items that were settled may not have been at this stage.
             if scaling.unblocked == self._unblocked or settled - self._settled < _ITEMS_ON_STANDBY:
                 return False
-            self._turns, self._unblocked, self._settled = 0, scaling.unblocked, settled
-        self._turns += 1
+            self._yields, self._unblocked, self._settled = 0, scaling.unblocked, settled
+        self._yields += 1
         return True

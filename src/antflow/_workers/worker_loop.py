@@ -35,7 +35,7 @@ from anyio.lowlevel import checkpoint
 
 from .._backend.cancellation import is_item_failure
 from .._backend.context import current_context, restore_context
-from .._backend.fairness import ITEMS_PER_TURN
+from .._backend.fairness import ITEMS_PER_YIELD
 from .._events.publishing import publish
 from .._model.record import Record
 from .._state.worker import Worker
@@ -55,23 +55,23 @@ async def work(pool: Pool, worker: Worker) -> None:
     sink = outlet.sink if type(outlet) is StreamOutlet else None
     task: Any = pool.runner.sole_task
     keep = services.state.results.keep
-    context, present = copy_context(), current_context()
+    context, current = copy_context(), current_context()
     running = services.stragglers.running
-    receive = pool.receive
+    receive_nowait = pool.receive_nowait
     record: Any = None
     error = None
     running.add(worker)
     try:
         if scaling.blocked:
             await _stand_by(pool)
-        scaling.begins()
+        scaling.began()
         if queue.waiting:
             worker.mark_idle()
-        for turn_ends in pool.yield_points:  # pragma: no branch - it is endless
+        for yields_first in pool.yield_points:  # pragma: no branch - it is endless
             if lifecycle.is_stopping:
                 break
             try:
-                is_clean = (copy_context() if present is None else present) == context
+                is_clean = (copy_context() if current is None else current) == context
             except Exception:
                 # This compares the user's values, which may raise: numpy arrays do, for example.
                 is_clean = False
@@ -84,11 +84,11 @@ async def work(pool: Pool, worker: Worker) -> None:
 
             # Drop the record before waiting, so that it can be freed.
             try:
-                if turn_ends and queue.max_queued > ITEMS_PER_TURN:
+                if yields_first and queue.max_queued > ITEMS_PER_YIELD:
                     record = None
                     record = await _wait_for_item(pool, worker)
                 else:
-                    record = receive()
+                    record = receive_nowait()
             except WouldBlock:
                 record = None
                 if scaling.idle >= 2:
@@ -168,8 +168,8 @@ async def work(pool: Pool, worker: Worker) -> None:
             services.stragglers.all_gone()
         # The traceback of a failure refers to this frame, and so, through these, to other failures.
         record = None
-        del pool, services, queue, outlet, downstream, sink, completion, lifecycle, context, present
-        del next_queue, next_stage, running, receive, keep
+        del pool, services, queue, outlet, downstream, sink, completion, lifecycle, context, current
+        del next_queue, next_stage, running, receive_nowait, keep
 
 
 def start_workers(pool: Pool) -> None:
@@ -187,16 +187,16 @@ async def _stand_by(pool: Pool) -> None:
     """Wait before a worker begins, while others are blocked."""
     completion, lifecycle = pool.services.completion, pool.services.state.lifecycle
     stand_by = StandBy(pool.scaling, completion.settled)
-    while not lifecycle.is_stopping and stand_by.goes_on(completion.settled):
+    while not lifecycle.is_stopping and stand_by.should_wait(completion.settled):
         await checkpoint()
 
 
 async def _wait_for_item(pool: Pool, worker: Worker) -> Record:
     """Yield to the event loop, then wait for an item."""
-    pool.scaling.waits()
+    pool.scaling.started_waiting()
     try:
-        record: Record = await pool.queue.receive.receive()
+        record: Record = await pool.queue.receiver.receive()
     finally:
-        pool.scaling.resumes()
+        pool.scaling.stopped_waiting()
     worker.mark_idle()
     return record
