@@ -98,7 +98,7 @@ class PipelineStats:
         items_in_flight: How many items are pending or in progress at any stage; 0 once the run has
             ended.
         queue_sizes: By stage name, the number of pending items, but at most the capacity of the
-            queue: items beyond that wait for room.
+            queue: items beyond that wait for room, or for their next attempt.
         stage_stats: By stage name, the statistics of the stage.
     """
 
