@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-# anyio has no way to ask for the backend's own task and its context.
+# anyio does not give access to the native task and its context.
 import asyncio
 import sys
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from anyio import NoEventLoopError, get_cancelled_exc_class
 
 
 def on_asyncio() -> bool:
-    """Return whether the caller runs on asyncio; the other backend is trio."""
+    """Return whether the caller runs on asyncio; if not, it runs on trio."""
     return issubclass(get_cancelled_exc_class(), asyncio.CancelledError)
 
 
@@ -25,9 +25,9 @@ def current_asyncio_task() -> asyncio.Task[Any] | None:
 
 def current_context() -> Context | None:
     """
-    Return the context that the current loop task runs in: not a copy, which would take longer.
+    Return the context of the current loop task, and not a copy, which would take longer.
 
-    None where the loop does not offer it: on asyncio before Python 3.12.
+    Return None where the loop does not give access to it: on asyncio before Python 3.12.
     """
     task: Any = current_asyncio_task()
     if task is None:
@@ -38,7 +38,7 @@ def current_context() -> Context | None:
 def restore_context(context: Context) -> bool:
     """Set all context variables to their values in *context*; return whether that was possible."""
     for variable in copy_context():
-        # A variable that was new cannot be unset.
+        # A variable that was not set in *context* cannot be unset.
         if variable not in context:
             return False
     for variable, value in context.items():

@@ -1,4 +1,4 @@
-"""Worker threads, in which the plain functions of a stage run."""
+"""The worker threads in which plain functions run."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class ThreadExecutor:
     Calls functions in threads.
 
     Args:
-        max_threads: How many run at the same time. anyio's default limiter would allow 40 in all,
-            whatever the stages say.
+        max_threads: How many calls may run at the same time. anyio's default limiter would allow 40
+            in the whole process, regardless of the number of workers.
     """
 
     __slots__ = ("_limiter",)
