@@ -1,4 +1,4 @@
-"""`StatusTracker`: keeps the status of each item, and calls the user back."""
+"""`StatusTracker`: stores the status of each item, and calls the user's callbacks."""
 
 from __future__ import annotations
 
@@ -23,35 +23,38 @@ Callback = Callable[..., Any]
 
 class StatusTracker:
     """
-    Keeps the status of each item, and calls callbacks for its events.
+    Stores the status of each item, and calls callbacks.
 
     Pass it to a pipeline: ``Pipeline(stages, status_tracker=tracker)``. It keeps its entries after
-    the run and over several runs; `forget()` removes one, `clear()` removes all, and ``keep_done``
-    bounds them. Items are distinguished by id: items with the same id share an entry.
+    a run and across several runs; `forget()` removes one entry, `clear()` removes all, and
+    ``keep_done`` limits their number. Items are distinguished by id: items with the same id share
+    an entry.
 
     The methods whose names begin with ``get`` may be called from any thread. In the thread of the
-    event loop their answers are exact. In another thread they never raise because of the run, and
-    an answer may be one event behind: while an item changes, `get_stats()` may count it twice, and
-    a list may lack it. Call `forget()` and `clear()` in the thread of the event loop.
+    event loop, the answers are exact. In other threads, these methods never raise because an item
+    changes meanwhile, but the answer may be inexact for that item: it may be missing from a list or
+    counted twice, and with ``history=False`` its timestamp may be that of the next event. Call
+    `forget()` and `clear()` only in the thread of the event loop.
 
     All callbacks may be sync or async, and async ones are awaited before the item moves on. The
-    tracker is updated before they are called. One that raises is logged once, counted in
-    `callback_errors`, and does not affect the item.
+    tracker is updated before they are called. A callback that raises is logged the first time and
+    counted in `callback_errors`, and does not affect the item.
 
     Args:
         on_status_change: Called with each `StatusEvent`.
-        on_task_start: Called with the `TaskEvent` when an attempt of a task begins.
-        on_task_complete: Called with the `TaskEvent` when a task has succeeded.
-        on_task_retry: Called with the `TaskEvent` when a task has failed and will be retried.
-        on_task_fail: Called with the `TaskEvent` when a task has failed for good.
+        on_task_start: Called with the `TaskEvent` when an attempt of a task starts.
+        on_task_complete: Called with the `TaskEvent` when an attempt has succeeded.
+        on_task_retry: Called with the `TaskEvent` when an attempt has failed and another follows.
+        on_task_fail: Called with the `TaskEvent` when an attempt has failed and no other follows.
         task_concurrency_limits: By task name, how many attempts may run at the same time in all
             stages of a pipeline together. A name that no task of the pipeline has is ignored.
         on_success: ``on_success(item_id, value, payload)`` is called when an item leaves the last
             stage; *payload* is a new dict of id, value and metadata.
         on_failure: ``on_failure(item_id, error, payload)`` is called when an item fails for good.
-        history: True keeps all events of each item, a number n the last n, False the last one.
-        keep_done: How many finished items are kept: when more have failed or have left the last
-            stage, the entry of the one that finished first is removed. By default all are kept.
+        history: How many events of each item are kept: True for all, a number n for the last n,
+            False for the last one.
+        keep_done: How many finished items keep their entries, always those that finished last; by
+            default all. An item is finished when it has failed or has left the last stage.
 
     Raises:
         StageValidationError: An argument is not valid.
@@ -90,7 +93,7 @@ class StatusTracker:
         self.on_success = _subscription("on_success", on_success, "item_id", "value", "payload")
         self.on_failure = _subscription("on_failure", on_failure, "item_id", "error", "payload")
         self._length = None if history is True else max(1, int(history))
-        self._errors_of_stages = ErrorCount()
+        self._stage_errors = ErrorCount()
         self._items = TrackedItems(self._length, self._own.raised)
         if keep_done is None:
             self._own.keep = self._items.keep
@@ -138,15 +141,16 @@ class StatusTracker:
             bus.subscribe(TaskEvent, self._notify_callback)
 
     def count_errors_of(self, subscription: Subscription) -> None:
-        """Count the errors of *subscription* in `callback_errors`, too; for callbacks of stages."""
-        subscription.count = self._errors_of_stages
+        """Include the errors of *subscription*, a callback of a stage, in `callback_errors`."""
+        # The subscription itself is not kept: it would keep the pipeline's callbacks alive.
+        subscription.count = self._stage_errors
 
     @property
     def callback_errors(self) -> int:
         """
         How often a callback of this tracker, or of a stage of its pipelines, has raised.
 
-        An item id that raises when it is compared counts, too.
+        An item id that raises when it is compared is counted as well.
         """
         subscriptions = (
             self._own,
@@ -156,7 +160,7 @@ class StatusTracker:
             *self._on_task.values(),
         )
         counted = sum(item.errors for item in subscriptions if item is not None)
-        return counted + self._errors_of_stages.errors
+        return counted + self._stage_errors.errors
 
     def get_status(self, item_id: Any) -> StatusEvent | None:
         """Return the latest event of an item, or None if it is unknown."""
@@ -180,7 +184,7 @@ class StatusTracker:
         return [event for event in events if event is not None and event.status == status]
 
     def get_history(self, item_id: Any) -> list[StatusEvent]:
-        """Return the events of an item that ``history`` keeps, oldest first."""
+        """Return the events of an item that were kept, oldest first."""
         return self._items.history(item_id)
 
     def get_stats(self) -> dict[str, int]:
