@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import moments, throughput
+from . import moments, scale, throughput
 from .cases import Workload
 
 WORKLOADS: dict[str, Workload] = {
@@ -20,5 +20,6 @@ WORKLOADS: dict[str, Workload] = {
         moments.CANCEL,
         moments.IMPORT,
         moments.FAIRNESS,
+        scale.SCALE,
     )
 }

@@ -262,7 +262,18 @@ class TestWorkerMapping:
         stage_of = {name: name.rpartition("-W")[0] for name in names}
         assert states == {name: WorkerState(name, stage) for name, stage in stage_of.items()}
         assert "A-W1-W10" in states
-        for name in ("A-W2", "A-W", "A", "B-W0", "A-W-1", "A-W01", "A-W²", "A-W" + "0" * 9999, 5):
+        for name in (
+            "A-W2",
+            "A-W",
+            "A",
+            "B-W0",
+            "A-W-1",
+            "A-W01",
+            "A-W1-W01",
+            "A-W²",
+            "A-W" + "0" * 9999,
+            5,
+        ):
             assert name not in states
         with pytest.raises(KeyError, match="A-W2"):
             states["A-W2"]
