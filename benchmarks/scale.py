@@ -8,6 +8,7 @@ import statistics
 import time
 import tracemalloc
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from .by_hand import asyncio_queues
@@ -56,8 +57,7 @@ def beside_queue(count: int, history: bool) -> float:
     ratios = []
     for _ in range(3):
         queue = cpu(lambda: by_hand(count))
-        pipeline = tracked(history=history)
-        ratios.append(cpu(lambda: pipeline.run(range(count))) / queue)
+        ratios.append(cpu(partial(tracked(history=history).run, range(count))) / queue)
     return statistics.median(ratios)
 
 

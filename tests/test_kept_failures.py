@@ -218,14 +218,14 @@ class TestClearFrames:
         assert local == "here"
 
     def test_an_exception_may_define_the_attributes_itself(self) -> None:
-        class Odd(Exception):
+        class OddError(Exception):
             @property
             def __traceback__(self) -> Any:  # type: ignore[override]
                 raise RuntimeError
 
             __cause__ = __context__ = __traceback__  # type: ignore[assignment]
 
-        clear_frames(Odd())
+        clear_frames(OddError())
 
 
 class TestKeepFailures:

@@ -163,7 +163,35 @@ def test_an_answer_that_changes_while_it_is_read_is_read_again() -> None:
     tracker.forget(1)
     assert items._read(lambda: 0) == []
     assert items.newest(0) is None
+    assert items.newest(9) is None
     assert items.failure(9) is None
+
+
+def test_the_newest_event_is_read_again_if_something_was_forgotten_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    items = TrackedItems(None, print)
+    tracker = StatusTracker()
+    tracker._items = items
+    tracker._update(StatusEvent(1, "A", "queued", None, 0.0))
+    make = items._event
+    made: list[int] = []
+
+    def make_slowly(*arguments: Any) -> StatusEvent:
+        made.append(0)
+        if len(made) == 1:
+            items._forgotten += 1
+        if len(made) == 4:
+            raise IndexError
+        return make(*arguments)
+
+    monkeypatch.setattr(items, "_event", make_slowly)
+    assert items.newest(0) == StatusEvent(1, "A", "queued", None, 0.0)
+    assert len(made) == 2
+    items._forgotten += 1
+    assert items.history(1) == [StatusEvent(1, "A", "queued", None, 0.0)]
+    # Another thread has cleared the tracker.
+    assert items.history(1) == []
 
 
 def test_the_errors_of_stages_are_counted_and_their_callbacks_not_kept() -> None:

@@ -62,7 +62,8 @@ class ItemColumns:
         self._ids: list[Any] = []
         self._statuses = bytearray()
         self._events = _columns(self._length)
-        self._all = self._events if isinstance(self._events, AllEvents) else None
+        # Set as long as each event is appended.
+        self._appended = self._events if isinstance(self._events, AllEvents) else None
         self._newest = self._events.newest
         # By slot: the metadata of the item at its first event.
         self._metadata: dict[int, dict[str, Any]] = {}
@@ -121,8 +122,8 @@ class ItemColumns:
             slot, ids = record.entry, self._ids
             if slot is None or slot >= len(ids) or ids[slot] is not record.id:
                 slot = record.entry = self._find_or_add(record.id)
-            newest, columns = self._newest, self._all
-            if columns is not None and columns.free == NO_EVENT:
+            newest, columns = self._newest, self._appended
+            if columns is not None:
                 # As `AllEvents.add()` does.
                 codes = columns.codes
                 index = len(codes)
@@ -218,6 +219,7 @@ class ItemColumns:
             for index in self._events.indices(slot):
                 self._details.pop(index, None)
         self._events.free_all(slot)
+        self._appended = None
         self._metadata.pop(slot, None)
         self._counts[_NO_STATUS] += 1
         self._counts[self._statuses[slot]] -= 1

@@ -57,6 +57,20 @@ class TrackedItems(ItemColumns):
 
     def newest(self, slot: int) -> StatusEvent | None:
         """Return the newest event of the item in *slot*; None if it was forgotten."""
+        columns, forgotten = self._events, self._forgotten
+        try:
+            index = columns.newest[slot]
+            if index != NO_EVENT:
+                event = self._event(self._ids[slot], index, self._metadata.get(slot))
+                # As in `_read()`, which costs more.
+                if (
+                    forgotten == self._forgotten
+                    and index == columns.newest[slot]
+                    and event.timestamp == columns.read(index)[0]
+                ):
+                    return event
+        except IndexError:
+            return None
         events = self._read(lambda: slot, only_newest=True)
         return events[0] if events else None
 
