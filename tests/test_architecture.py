@@ -57,6 +57,7 @@ LAYERS: dict[str, list[str]] = {
         "results",
         "items",
         "fast_frozen",
+        "plain_data",
         "errors",
         "describe",
     ],

@@ -357,7 +357,9 @@ class TestResults:
         own = Item("own", id="x", metadata={"a": 1})
         inner = PipelineResult(9, "inner", 9)
         async with Pipeline([Stage("A", 2, [hold], task_attempts=1)]) as running:
-            await running.feed(["held", own, "bad", inner, {"id": 4, "value": "same number"}, None])
+            await running.feed(
+                ["held", own, "bad", Item(inner), {"id": 4, "value": "same number"}, None]
+            )
             await anyio.wait_all_tasks_blocked()
             first, second = running.results, running.results
             assert [(result.sequence_id, result.id, result.value) for result in first] == [

@@ -74,12 +74,12 @@ def _check_tasks(stage: Stage, attribute: Any, tasks: object) -> None:
 
 
 def _check_retry(stage: Stage, attribute: Any, retry: object) -> None:
-    if isinstance(retry, RetryPolicy):
+    if retry is None or isinstance(retry, RetryPolicy):
         return
     if not isinstance(retry, str) or retry not in ("per_task", "per_stage"):
         hint = "Write retry=RetryPolicy()." if retry is RetryPolicy else None
         reject_argument(
-            _owner(stage), "retry", "'per_task', 'per_stage' or a RetryPolicy", retry, hint
+            _owner(stage), "retry", "'per_task', 'per_stage', None or a RetryPolicy", retry, hint
         )
 
 
@@ -152,7 +152,7 @@ class Stage:
         tasks: At least one.
         retry: ``"per_task"``: a task that raises is retried by itself. ``"per_stage"``: the item
             goes back to the queue of this stage and starts with the first task again; the worker
-            processes other items meanwhile. Or a `RetryPolicy`.
+            processes other items meanwhile. Or a `RetryPolicy`. None: there is one attempt.
         task_attempts: For ``"per_task"``: how many attempts of a task are made in all.
         task_wait_seconds: Seconds between two attempts, of tasks or of the stage.
         stage_attempts: For ``"per_stage"``: how many attempts of the stage are made in all.
@@ -161,7 +161,9 @@ class Stage:
         on_success: ``on_success(item_id, value, payload)`` is called when an item leaves this
             stage with success; *payload* is a new dict of id, value and metadata.
         on_failure: ``on_failure(item_id, error, payload)`` is called when an item fails at this
-            stage for good; the value in *payload* is what the stage was given.
+            stage for good. The value in *payload* is what the stage was given; it also has the
+            ``input`` as it came from the source, the name of the ``stage``, and the `FailedItem`
+            as ``failure``.
         on_skip: ``on_skip(item_id, value, payload)`` is called when ``skip_if`` was true.
         skip_if: A function of the value, sync or async; if it returns true, the item leaves the
             stage unchanged and no task is called; if it raises, the item fails.
@@ -188,7 +190,7 @@ class Stage:
     name: str = field(validator=_check_name)
     workers: int = field(default=1, validator=_check_workers)
     tasks: Sequence[Task] = field(default=(), converter=_copy_if_sequence, validator=_check_tasks)
-    retry: Literal["per_task", "per_stage"] | RetryPolicy = field(
+    retry: Literal["per_task", "per_stage"] | RetryPolicy | None = field(
         default="per_task", validator=_check_retry
     )
     task_attempts: int = field(default=3, validator=_check_attempts)
@@ -225,18 +227,20 @@ class Stage:
             object.__setattr__(self, name, value)
 
     def _make_retry_policy(self) -> RetryPolicy:
-        if not isinstance(self.retry, RetryPolicy):
-            if self.retry == "per_task":
-                return RetryPolicy.fixed("task", self.task_attempts, self.task_wait_seconds)
+        if self.retry == "per_task":
+            return RetryPolicy.fixed("task", self.task_attempts, self.task_wait_seconds)
+        if self.retry == "per_stage":
             return RetryPolicy.fixed("stage", self.stage_attempts, self.task_wait_seconds)
+        beside, hint = "retry=None", "Leave it out."
+        if self.retry is not None:
+            beside, hint = "a RetryPolicy", "Write it into the policy."
         for argument, default in _PLAIN_RETRY.items():
             value = getattr(self, argument)
             if value != default:
                 raise StageValidationError(
-                    f"{_owner(self)}: {argument}={value!r} has no effect beside a RetryPolicy. "
-                    f"Write it into the policy."
+                    f"{_owner(self)}: {argument}={value!r} has no effect beside {beside}. {hint}"
                 )
-        return self.retry
+        return RetryPolicy.never() if self.retry is None else self.retry
 
 
 def check_stages(stages: Sequence[Stage]) -> tuple[Stage, ...]:

@@ -9,6 +9,7 @@ from attrs import frozen
 from .._definition.callables import handler_name
 from .._definition.stage import Callback, Stage
 from .._model.record import Record
+from .._model.results import FailedItem
 from .event_bus import Subscription
 from .status_tracker import StatusTracker
 
@@ -51,9 +52,21 @@ def build_callbacks(
     )
 
 
-async def notify_all(subscriptions: tuple[Subscription, ...], record: Record, outcome: Any) -> None:
-    """Call each of *subscriptions* with the id, *outcome*, and a payload of its own."""
+async def notify_all(
+    subscriptions: tuple[Subscription, ...],
+    record: Record,
+    outcome: Any,
+    failed: FailedItem | None = None,
+) -> None:
+    """
+    Call each of *subscriptions* with the id, *outcome*, and a payload of its own.
+
+    If the item failed, the payload also has its ``input``, the ``stage``, and the ``failure``.
+    """
     for subscription in subscriptions:
-        pending = subscription.notify(record.id, outcome, record.payload())
+        payload = record.payload()
+        if failed is not None:
+            payload |= {"input": failed.value, "stage": failed.stage, "failure": failed}
+        pending = subscription.notify(record.id, outcome, payload)
         if pending is not None:
             await pending

@@ -8,11 +8,12 @@ from typing import Any, Literal
 
 from attrs import frozen
 
+from .plain_data import PlainData
 from .results import FailedItem
 
 
 @frozen
-class WorkerState:
+class WorkerState(PlainData):
     """
     What one worker is doing.
 
@@ -34,7 +35,7 @@ class WorkerState:
 
 
 @frozen
-class WorkerMetrics:
+class WorkerMetrics(PlainData):
     """
     What one worker has done.
 
@@ -63,7 +64,7 @@ class WorkerMetrics:
 
 
 @frozen
-class StageStats:
+class StageStats(PlainData):
     """
     Where the items of one stage are. Each item that reached the stage is counted once.
 
@@ -86,7 +87,7 @@ class StageStats:
 
 
 @frozen
-class PipelineStats:
+class PipelineStats(PlainData):
     """
     Where the items of the newest run are.
 
@@ -107,7 +108,7 @@ class PipelineStats:
 
 
 @frozen
-class ErrorSummary:
+class ErrorSummary(PlainData):
     """
     Counts of the failures.
 
@@ -136,7 +137,7 @@ class ErrorSummary:
 
 
 @frozen
-class DashboardSnapshot:
+class DashboardSnapshot(PlainData):
     """
     What a dashboard shows, taken at one instant.
 

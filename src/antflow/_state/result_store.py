@@ -73,12 +73,12 @@ class ResultStore:
         outcomes, known = self._outcomes, self._results
         # Lists of its own: another thread may look while the run goes on.
         results = known + [
-            None if outcome is NO_OUTCOME else new_result(number, outcome, None)
+            None if outcome is NO_OUTCOME else new_result(number, outcome)
             for number, outcome in enumerate(outcomes[len(known) :], len(known))
         ]
         for number, made in enumerate(known):
             if made is None and outcomes[number] is not NO_OUTCOME:
-                results[number] = new_result(number, outcomes[number], None)
+                results[number] = new_result(number, outcomes[number])
         with _results_lock:
             if self._results is known:
                 self._results = results
