@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-import logging
 import sys
 from itertools import pairwise
 from typing import Any
@@ -344,11 +343,6 @@ class TestStamina:
         results = await with_policy(leave_test_mode, scope=scope, wait_initial=0).run([1])
         assert results.failures[0].attempts == len(flaky.calls[1]) == 2
         assert results.failures[0].error == "1, attempt 2"
-
-    async def test_its_own_log_is_the_only_one(self, caplog: pytest.LogCaptureFixture) -> None:
-        with caplog.at_level(logging.DEBUG, "antflow"):
-            await with_policy(Flaky(9), wait_initial=0, wait_jitter=0).run([1])
-        assert not [record for record in caplog.records if record.name.startswith("antflow")]
 
 
 class TestEvents:

@@ -20,6 +20,7 @@ from .._state.worker import Worker
 from .calls import Call, make_call
 from .concurrency_limits import acquire_all, make_semaphores, release_all
 from .retries import Retries, ask
+from .retry_report import Retried
 from .watchdog import Watchdog, as_coroutine, drive
 
 
@@ -195,12 +196,12 @@ class TaskRunner:
         self, step: _Step, value: Any, error: BaseException, record: Record, worker: Worker
     ) -> Any:
         """Retry *step*, which failed with *error*, as the policy grants it; then run the rest."""
-        retries = Retries(self._policy, step.name)
+        retries = Retries(self._policy, Retried(record.id, self._stage_name, step.name))
         attempt = 1
         try:
             while True:
                 duration = _elapsed(worker)
-                granted, error = await ask(retries, error, attempt)
+                granted, error = await ask(retries, error, attempt, step.name)
                 if not granted:
                     break
                 await self._publish_end("retry", step, record, worker, attempt, duration, error)
@@ -230,9 +231,10 @@ class TaskRunner:
     ) -> Failure:
         """Return whether the stage retries the item, after *step* failed with *error*."""
         if record.retries is None:
-            record.retries = Retries(self._policy, self._stage_name)
+            retried = Retried(record.id, self._stage_name, self._stage_name)
+            record.retries = Retries(self._policy, retried)
         duration = _elapsed(worker)
-        granted, error = await ask(record.retries, error, record.attempt)
+        granted, error = await ask(record.retries, error, record.attempt, step.name)
         event_type: TaskEventType = "retry" if granted else "fail"
         await self._publish_end(event_type, step, record, worker, record.attempt, duration, error)
         return Failure(error, step.name, record.attempt, retry=granted)
