@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import weakref
 from collections import Counter
 from typing import Any
 
@@ -11,7 +12,12 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from antflow import Pipeline, RetryPolicy, Stage, StatusTracker
-from antflow._tasks.concurrency_limits import acquire_all, make_semaphores, release_all
+from antflow._tasks.concurrency_limits import (
+    acquire_all,
+    make_semaphores,
+    release_all,
+    share_semaphores,
+)
 
 
 class Meter:
@@ -108,7 +114,82 @@ async def test_limits_of_stage_and_tracker_hold_together() -> None:
     assert 2 <= meter.most["api"] <= 4
 
 
-async def test_overlapping_runs_have_limits_of_their_own() -> None:
+async def test_a_limit_of_a_tracker_holds_across_runs_that_overlap() -> None:
+    meter = Meter()
+    stage = Stage("A", 8, [meter.task("api")])
+    tracker = StatusTracker(task_concurrency_limits={"api": 2})
+    pipelines = [Pipeline([stage], status_tracker=tracker) for _ in range(2)]
+
+    async def stream() -> None:
+        async with pipelines[0].stream(range(30)) as results:
+            assert len([result async for result in results]) == 30
+
+    async def feed() -> None:
+        async with pipelines[1]:
+            await pipelines[1].feed(range(30))
+
+    async with anyio.create_task_group() as group:
+        for pipeline in pipelines:
+            group.start_soon(pipeline.run, range(30))
+        group.start_soon(stream)
+        group.start_soon(feed)
+    assert meter.most["api"] == 2
+
+
+async def test_a_cancelled_run_leaves_the_limits_that_it_shares_as_they_were() -> None:
+    meter = Meter()
+    gate = anyio.Event()
+
+    async def api(value: str) -> str:
+        if value == "held":
+            await anyio.sleep_forever()
+        return await task(1)
+
+    task = meter.task("api")
+    tracker = StatusTracker(task_concurrency_limits={"api": 2})
+    pipeline = Pipeline([Stage("A", 8, [api])], status_tracker=tracker)
+
+    async def held(scope: anyio.CancelScope) -> None:
+        with scope:
+            await pipeline.run(["held"] * 5)
+
+    async def waiting() -> None:
+        assert len(await pipeline.run(["free"] * 20)) == 20
+        gate.set()
+
+    scope = anyio.CancelScope()
+    async with anyio.create_task_group() as group:
+        group.start_soon(held, scope)
+        await anyio.wait_all_tasks_blocked()
+        group.start_soon(waiting)
+        await anyio.wait_all_tasks_blocked()
+        assert not gate.is_set()
+        scope.cancel()
+    assert gate.is_set()
+    assert meter.most["api"] == 2
+
+
+async def test_shared_limits_are_freed_with_the_runs_that_have_them() -> None:
+    limits = {"api": 2}
+    semaphores = share_semaphores(limits)
+    assert share_semaphores(limits) is semaphores
+    # Equal limits of another tracker are not shared.
+    assert share_semaphores(dict(limits)) is not semaphores
+    freed = weakref.ref(semaphores)
+    del semaphores
+    assert freed() is None
+
+
+def test_event_loops_do_not_share_limits() -> None:
+    limits = {"api": 2}
+
+    async def share() -> Any:
+        return share_semaphores(limits)
+
+    assert anyio.run(share) is not anyio.run(share)
+
+
+async def test_a_limit_of_a_stage_holds_for_each_run_by_itself() -> None:
     inside = 0
     both = anyio.Event()
 

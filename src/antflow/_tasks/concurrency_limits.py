@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from weakref import WeakValueDictionary
 
 from anyio import Semaphore, WouldBlock
+from anyio.lowlevel import RunVar
 
 
 def make_semaphores(limits: Mapping[str, int]) -> dict[str, Semaphore]:
@@ -12,6 +14,36 @@ def make_semaphores(limits: Mapping[str, int]) -> dict[str, Semaphore]:
     return {
         name: Semaphore(limit, max_value=limit, fast_acquire=True) for name, limit in limits.items()
     }
+
+
+class SharedSemaphores(dict[str, Semaphore]):
+    """
+    The semaphores of *limits*, shared by the runs of one event loop that overlap.
+
+    Attributes:
+        limits: As given; kept, so that no other object gets its identity meanwhile.
+    """
+
+    def __init__(self, limits: Mapping[str, int]) -> None:
+        super().__init__(make_semaphores(limits))
+        self.limits = limits
+
+
+# Of each event loop, by the identity of the limits. A semaphore cannot be used in two loops.
+_shared: RunVar[WeakValueDictionary[int, SharedSemaphores]] = RunVar("antflow_shared_semaphores")
+
+
+def share_semaphores(limits: Mapping[str, int]) -> SharedSemaphores:
+    """Return the semaphores of this very object: the same as long as a run has them."""
+    try:
+        shared = _shared.get()
+    except LookupError:
+        shared = WeakValueDictionary()
+        _shared.set(shared)
+    semaphores = shared.get(id(limits))
+    if semaphores is None:
+        semaphores = shared[id(limits)] = SharedSemaphores(limits)
+    return semaphores
 
 
 async def acquire_all(semaphores: Sequence[Semaphore]) -> None:

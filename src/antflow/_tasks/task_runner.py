@@ -71,7 +71,15 @@ class TaskRunner:
             events are published. The caller passes what it raises to `recover()`.
     """
 
-    __slots__ = ("_bus", "_policy", "_skip_if", "_stage_name", "_steps", "sole_task")
+    __slots__ = (
+        "_bus",
+        "_pipeline_semaphores",
+        "_policy",
+        "_skip_if",
+        "_stage_name",
+        "_steps",
+        "sole_task",
+    )
 
     def __init__(
         self,
@@ -81,6 +89,8 @@ class TaskRunner:
         watchdog: Watchdog | None = None,
     ) -> None:
         self._bus = bus
+        # Kept, because they are shared as long as a run has them.
+        self._pipeline_semaphores = pipeline_semaphores
         self._stage_name = stage.name
         self._skip_if = stage.skip_if
         self._policy = stage.retry_policy
