@@ -6,7 +6,7 @@ from antflow._backend.cancellation_watch import CancellationWatch
 from antflow._state.lifecycle import Completion, EndReason, Lifecycle, Phase
 
 
-def test_a_phase_is_never_left_backwards() -> None:
+def test_the_phase_only_advances() -> None:
     life = Lifecycle()
     for phase in (Phase.FEEDING, Phase.CANCELLING, Phase.DRAINING, Phase.FEEDING):
         life.advance(phase)
@@ -30,7 +30,7 @@ def test_a_later_phase_overrides_the_reason_and_the_same_one_does_not() -> None:
     assert life.was_cancelled
 
 
-def test_a_cancellation_from_outside_has_no_reason_until_there_is_one() -> None:
+def test_a_cancellation_from_outside_has_no_reason_until_one_is_given() -> None:
     life = Lifecycle()
     life.stop()
     assert (life.phase, life.reason) == (Phase.CANCELLING, None)
@@ -38,7 +38,7 @@ def test_a_cancellation_from_outside_has_no_reason_until_there_is_one() -> None:
     assert life.reason is EndReason.TOO_MANY_FAILURES
 
 
-async def test_a_run_ends_when_it_is_idle_and_is_to_end() -> None:
+async def test_a_run_ends_when_it_is_idle_after_finish_when_idle() -> None:
     life, watch = Lifecycle(), CancellationWatch()
     completion = Completion(life, watch)
     completion.expect_feed()

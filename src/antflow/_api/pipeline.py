@@ -23,6 +23,7 @@ from .._run.run_host import RunHost
 from .._run.wiring import RunPlan
 from .._state.result_store import ResultStore
 from .._state.run_state import RunState
+from .._state.stage_state import StageState
 from .._tasks.watchdog import Watchdog
 from .._workers.result_sink import ResultSink
 from .block import Block, BlockMethods
@@ -95,7 +96,7 @@ class Pipeline(BlockMethods):
 
     def __attrs_post_init__(self) -> None:
         self._callbacks = build_callbacks(self.stages, self.status_tracker)
-        self._state = RunState(self.stages)
+        self._state = RunState(tuple(map(StageState, self.stages)))
         if self.status_tracker is not None:
             self.status_tracker.connect(self.events)
 
@@ -140,7 +141,7 @@ class Pipeline(BlockMethods):
         run = self._new_run(max_failures=max_failures, source=items)
         await self._execute(run, handle_signals)
         results = run.state.results.results()
-        if run.state.has_too_many_failures:
+        if run.state.lifecycle.has_too_many_failures:
             last = results.failures[-1].as_exception()
             count = len(results.failures)
             raise TooManyFailuresError(
@@ -163,7 +164,7 @@ class Pipeline(BlockMethods):
         else:
             with restoring_keyboard_interrupt():
                 await run.execute()
-        if not run.state.has_too_many_failures:
+        if not run.state.lifecycle.has_too_many_failures:
             run.raise_for_early_end()
 
     def stream(
@@ -249,7 +250,7 @@ class Pipeline(BlockMethods):
         watches = self.slow_callback_duration is not None or self.cancel_grace is not None
         return Run(
             RunPlan(
-                RunState(self.stages, results, max_failures),
+                RunState(tuple(map(StageState, self.stages)), results, max_failures),
                 self.events,
                 self._callbacks,
                 {} if tracker is None else tracker.task_concurrency_limits,

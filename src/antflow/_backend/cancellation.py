@@ -15,6 +15,7 @@ from typing import Any
 from anyio import current_effective_deadline, get_cancelled_exc_class
 
 from .._model.describe import leaf_exceptions
+from .._model.errors import PipelineError
 from .context import on_asyncio
 
 
@@ -39,6 +40,16 @@ def is_item_failure(error: BaseException) -> bool:
     if current_effective_deadline() == -math.inf:
         return False
     return not (on_asyncio() and _is_cancelled_natively())
+
+
+def stray_cancellation(error: BaseException) -> PipelineError:
+    """Return what the stray cancellation *error* becomes, which a source has raised."""
+    stray = PipelineError(
+        f"the source raised {error!r}, and nothing has cancelled it: it has awaited something that "
+        "was cancelled. Catch that in the source, or raise an Exception."
+    )
+    stray.__cause__ = error
+    return stray
 
 
 # The asyncio task that waits for the end of the current run.

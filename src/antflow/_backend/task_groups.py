@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from typing import Any
+from collections.abc import AsyncGenerator, Callable
+from typing import Any, NoReturn
 
 from anyio import get_cancelled_exc_class
 from attrs import frozen
@@ -35,14 +35,13 @@ def fatal_errors(errors: BaseExceptionGroup[BaseException]) -> list[BaseExceptio
     return [error for error in leaf_exceptions(errors) if not isinstance(error, cancelled)]
 
 
-def raise_fatal(fatal: list[BaseException]) -> None:
+def raise_fatal(fatal: list[BaseException]) -> NoReturn:
     """Raise the errors that ended a run: one as itself, Ctrl-C first, several in a flat group."""
     try:
         for error in fatal:
             if len(fatal) == 1 or isinstance(error, KeyboardInterrupt):
                 raise error
-        if fatal:
-            raise BaseExceptionGroup("the run was ended by several errors", fatal)
+        raise BaseExceptionGroup("the run was ended by several errors", fatal)
     finally:
         # The traceback of each refers to this frame.
         error = None  # type: ignore[assignment]
@@ -58,3 +57,17 @@ def raise_attribute(owner: Any, name: str) -> None:
     finally:
         # Its traceback refers to this frame.
         del error
+
+
+async def close_generator(generator: AsyncGenerator[Any, Any]) -> None:
+    """
+    Close *generator*, which may hold a task group open.
+
+    Such a group makes an exception group of the GeneratorExit with which it is closed.
+    """
+    try:
+        await generator.aclose()
+    except BaseExceptionGroup as errors:
+        others = [leaf for leaf in leaf_exceptions(errors) if not isinstance(leaf, GeneratorExit)]
+        if others:
+            raise

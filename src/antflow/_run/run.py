@@ -42,7 +42,8 @@ from .._state.lifecycle import Completion, EndReason, Phase
 from .._workers.pool import Pool
 from .._workers.stragglers import Stragglers
 from .._workers.worker_loop import start_workers
-from .feeder import Feeder, Feeds
+from .feeder import Feeder
+from .feeds import Feeds
 from .wiring import RunPlan, build_pools
 
 if sys.version_info < (3, 11):
@@ -109,7 +110,7 @@ class Run:
                 # The traceback of each refers to this frame.
                 del fatal
         unfinished, admitted = self.completion.unfinished, self.completion.admitted
-        meant = self.state.lifecycle.was_cancelled or self.state.has_too_many_failures
+        meant = self.state.lifecycle.was_cancelled or self.state.lifecycle.has_too_many_failures
         if unfinished and not meant:
             # A task group takes the cancellation of a child for its own, and ends without an error.
             raise PipelineError(
@@ -130,8 +131,7 @@ class Run:
         self._open()
         try:
             await self._watch.wait()
-            if not self._watch.triggered:
-                self._pools[0].queue.inlet.close()
+            self._pools[0].queue.inlet.close()
         finally:
             self.state.lifecycle.advance(Phase.DRAINING)
             if self._watch.triggered:
@@ -158,14 +158,14 @@ class Run:
         self.completion.check()
 
     def _close(self) -> None:
-        # Not before the group is closed: a worker that is being cancelled must not find its queue
-        # broken.
+        # After the group: a worker that is being cancelled must not find its queue broken.
         for pool in self._pools:
             pool.queue.close()
-        # These refer to the run: without them, there is no reference cycle.
-        self._pools.clear()
+        self._pools.clear()  # they refer to the run
         self._host = None
-        self.state.end()
+        self.state.lifecycle.advance(Phase.ENDED)
+        for worker in (one for stage in self.state.stages for one in stage.workers):
+            worker.record = None
         self._feeds.close()
         self.completion.close()
         self.ended.set()

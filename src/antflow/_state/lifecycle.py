@@ -74,6 +74,11 @@ class Lifecycle:
         return self.phase < Phase.DRAINING
 
     @property
+    def has_too_many_failures(self) -> bool:
+        """Whether the run was stopped because of ``max_failures``."""
+        return self.reason is EndReason.TOO_MANY_FAILURES
+
+    @property
     def was_cancelled(self) -> bool:
         """Whether the run was ended at once, by a call or a signal."""
         return self.reason in (EndReason.CANCELLED, EndReason.INTERRUPTED)

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from attrs import define, field, setters
+from attrs import define, field
 
-from .._definition.stage import Stage
 from .._model.results import FailedItem
 from .lifecycle import EndReason, Lifecycle, Phase
 from .result_store import ResultStore
 from .stage_state import StageState
 
 
-def _stage_states(stages: tuple[Stage, ...]) -> tuple[StageState, ...]:
-    return tuple(StageState(stage) for stage in stages)
-
-
-@define(eq=False, on_setattr=setters.NO_OP)
+@define(eq=False)
 class RunState:
     """
     What is known of one run; also of a pipeline that has never run.
@@ -31,7 +26,7 @@ class RunState:
         lifecycle: The phase of the run.
     """
 
-    stages: tuple[StageState, ...] = field(converter=_stage_states)
+    stages: tuple[StageState, ...]
     results: ResultStore = field(factory=ResultStore)
     max_failures: int | None = None
     lifecycle: Lifecycle = field(factory=Lifecycle, init=False)
@@ -41,15 +36,3 @@ class RunState:
         self.results.fail(failed)
         if self.max_failures is not None and len(self.results.failures) > self.max_failures:
             self.lifecycle.advance(Phase.CANCELLING, EndReason.TOO_MANY_FAILURES)
-
-    @property
-    def has_too_many_failures(self) -> bool:
-        """Whether the run was stopped because of `max_failures`."""
-        return self.lifecycle.reason is EndReason.TOO_MANY_FAILURES
-
-    def end(self) -> None:
-        """The run has ended: nothing is in progress any more."""
-        self.lifecycle.advance(Phase.ENDED)
-        for state in self.stages:
-            for worker in state.workers:
-                worker.record = None

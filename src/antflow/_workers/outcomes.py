@@ -118,5 +118,5 @@ async def fail(record: Record, failure: Failure, pool: Pool, worker: Worker) -> 
     await services.final.hand_over_failure(record, failed)
     if slots is not None:
         slots.release(slots.take_slot(record))
-    if services.state.has_too_many_failures:
+    if services.state.lifecycle.has_too_many_failures:
         services.tasks.cancel()

@@ -44,7 +44,7 @@ class ResultSink:
         self._next = 0
         # Set when a result arrives, if a consumer waits.
         self._arrived: Event | None = None
-        # Set when the window has room, if the feeder waits.
+        # Set when the window has room, if a feeder waits.
         self._window_freed: Event | None = None
 
     def enter(self) -> bool:
@@ -55,15 +55,21 @@ class ResultSink:
         self._entered += 1
         return True
 
-    async def wait_to_enter(self) -> None:
-        """
-        Let one more item into the window as soon as there is room.
+    def enter_anyway(self) -> None:
+        """Let one more item into the window, beyond its bound if there is no room."""
+        self._entered += 1
 
-        Only one caller may wait at a time: a stream has one source.
-        """
-        while not self.enter():
+    async def wait_for_window(self) -> None:
+        """Wait until the window may have room, or `wake_feeders()`."""
+        if self._window_freed is None:
             self._window_freed = Event()
-            await self._window_freed.wait()
+        await self._window_freed.wait()
+
+    def wake_feeders(self) -> None:
+        """Wake waiting feeders."""
+        if self._window_freed is not None:
+            self._window_freed.set()
+            self._window_freed = None
 
     def put(self, result: PipelineResult) -> Awaitable[None] | None:
         """
@@ -101,8 +107,7 @@ class ResultSink:
             _, resumed = self._producers.popleft()
             resumed.set()
         if self._window_freed is not None:
-            self._window_freed.set()
-            self._window_freed = None
+            self.wake_feeders()
         return self._ready.popleft()
 
     async def wait(self) -> None:
