@@ -36,10 +36,12 @@ class StatusTracker:
         on_task_retry: Called with the `TaskEvent` when a task has failed and will be retried.
         on_task_fail: Called with the `TaskEvent` when a task has failed for good.
         task_concurrency_limits: By task name, how many attempts may run at the same time in all
-            stages of a pipeline together. A name that no task of the pipeline has is ignored.
+            stages together, of all runs in one event loop that have this tracker. A name that no
+            task of the pipeline has is ignored.
         on_success: ``on_success(item_id, value, payload)`` is called when an item leaves the last
             stage; *payload* is a new dict of id, value and metadata.
         on_failure: ``on_failure(item_id, error, payload)`` is called when an item fails for good.
+            *payload* is as that of `Stage`.
         history: True keeps all events of each item, a number n the last n, False the last one.
 
     Raises:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 from typing import Any
 
 from attrs import field, frozen, validators
@@ -26,9 +27,8 @@ class KnownInput:
 
     __slots__ = ()
 
-    def _as_item(self) -> Item:
-        """Return what is fed."""
-        raise NotImplementedError
+    # Returns what is fed.
+    _as_item: Callable[[], Item]
 
 
 @frozen
