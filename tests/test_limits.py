@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import weakref
 from collections import Counter
+from contextvars import copy_context
 from typing import Any
 
 import anyio
@@ -15,6 +16,7 @@ from antflow import Pipeline, RetryPolicy, Stage, StatusTracker
 from antflow._tasks.concurrency_limits import (
     acquire_all,
     make_semaphores,
+    note_held,
     release_all,
     share_semaphores,
 )
@@ -167,6 +169,63 @@ async def test_a_cancelled_run_leaves_the_limits_that_it_shares_as_they_were() -
         scope.cancel()
     assert gate.is_set()
     assert meter.most["api"] == 2
+
+
+@pytest.mark.parametrize("plain", [False, True])
+async def test_a_run_inside_a_limited_task_has_limits_of_its_own(plain: bool) -> None:
+    """It would wait for the task that waits for it."""
+
+    async def api(depth: int) -> int:
+        if depth:
+            async with anyio.create_task_group() as group:
+                group.start_soon(pipeline.run, [depth - 1])
+        return depth
+
+    def api_in_thread(depth: int) -> int:
+        if depth:
+            anyio.from_thread.run(pipeline.run, [depth - 1])
+        return depth
+
+    api_in_thread.__name__ = "api"
+    tracker = StatusTracker(task_concurrency_limits={"api": 1})
+    task: Any = api_in_thread if plain else api
+    pipeline = Pipeline([Stage("A", 2, [task])], status_tracker=tracker)
+    assert (await pipeline.run([3, 3])).values == [3, 3]
+    assert tracker.get_stats()["failed"] == 0
+
+
+async def test_a_task_that_is_not_limited_shares_the_limits_with_its_runs() -> None:
+    meter = Meter()
+    inner = [Stage("Inner", 8, [meter.task("api")])]
+
+    async def start(value: int) -> Any:
+        return (await Pipeline(inner, status_tracker=tracker).run(range(8))).values
+
+    tracker = StatusTracker(task_concurrency_limits={"api": 2})
+    outer = Pipeline([Stage("Outer", 4, [start])], status_tracker=tracker)
+    assert (await outer.run(range(4))).values == [list(range(8))] * 4
+    assert meter.most["api"] == 2
+
+
+async def test_a_limited_task_costs_no_new_loop_task() -> None:
+    """What notes the limit is undone in the context of the worker."""
+    seen: set[int] = set()
+
+    async def api(value: int) -> int:
+        seen.add(anyio.get_current_task().id)
+        return value
+
+    tracker = StatusTracker(task_concurrency_limits={"api": 1})
+    await Pipeline([Stage("A", 1, [api])], status_tracker=tracker).run(range(20))
+    assert len(seen) == 1
+
+
+async def test_a_dropped_task_can_be_closed_in_another_context() -> None:
+    (semaphore,) = make_semaphores({"api": 1}).values()
+    semaphore.acquire_nowait()
+    token = copy_context().run(note_held, [semaphore])
+    release_all([semaphore], token)
+    assert semaphore.value == 1
 
 
 async def test_shared_limits_are_freed_with_the_runs_that_have_them() -> None:

@@ -262,7 +262,7 @@ def test_overlapping_and_nested_runs_of_one_pipeline_are_independent(
         successes[value] += 1
 
     policy = RetryPolicy(scope=scope, attempts=2, wait_initial=1, wait_jitter=0)
-    # Each run has its own limits: a task that starts a nested run holds only the outer one.
+    # The limit is shared by the runs that overlap, but not by the run that a task starts meanwhile.
     limits = {"task": 1}
     tracker = StatusTracker(on_success=count_success, task_concurrency_limits=limits)
     pipeline = Pipeline(

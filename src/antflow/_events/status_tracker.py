@@ -36,8 +36,9 @@ class StatusTracker:
         on_task_retry: Called with the `TaskEvent` when a task has failed and will be retried.
         on_task_fail: Called with the `TaskEvent` when a task has failed for good.
         task_concurrency_limits: By task name, how many attempts may run at the same time in all
-            stages together, of all runs in one event loop that have this tracker. A name that no
-            task of the pipeline has is ignored.
+            stages together, of all runs in one event loop that have this tracker. A run inside a
+            task that is limited itself has limits of its own. A name that no task of the pipeline
+            has is ignored.
         on_success: ``on_success(item_id, value, payload)`` is called when an item leaves the last
             stage; *payload* is a new dict of id, value and metadata.
         on_failure: ``on_failure(item_id, error, payload)`` is called when an item fails for good.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from contextvars import ContextVar, Token
 from weakref import WeakValueDictionary
 
 from anyio import Semaphore, WouldBlock
@@ -33,8 +35,17 @@ class SharedSemaphores(dict[str, Semaphore]):
 _shared: RunVar[WeakValueDictionary[int, SharedSemaphores]] = RunVar("antflow_shared_semaphores")
 
 
+# The semaphores that the calling task, or one around it, has acquired.
+_held: ContextVar[tuple[Semaphore, ...]] = ContextVar("antflow_held_semaphores", default=())
+
+
 def share_semaphores(limits: Mapping[str, int]) -> SharedSemaphores:
-    """Return the semaphores of this very object: the same as long as a run has them."""
+    """
+    Return the semaphores of this very object: the same as long as a run has them.
+
+    A run that is started by a task that has acquired one of them gets others: it could wait for the
+    task that waits for it.
+    """
     try:
         shared = _shared.get()
     except LookupError:
@@ -43,6 +54,8 @@ def share_semaphores(limits: Mapping[str, int]) -> SharedSemaphores:
     semaphores = shared.get(id(limits))
     if semaphores is None:
         semaphores = shared[id(limits)] = SharedSemaphores(limits)
+    elif any(own is held for own in semaphores.values() for held in _held.get()):
+        semaphores = SharedSemaphores(limits)
     return semaphores
 
 
@@ -69,7 +82,18 @@ async def acquire_all(semaphores: Sequence[Semaphore]) -> None:
             return
 
 
-def release_all(semaphores: Sequence[Semaphore]) -> None:
+def note_held(semaphores: Sequence[Semaphore]) -> Token[tuple[Semaphore, ...]]:
+    """Note that the caller has acquired *semaphores*; `release_all` is given what this returns."""
+    return _held.set((*_held.get(), *semaphores))
+
+
+def release_all(
+    semaphores: Sequence[Semaphore], token: Token[tuple[Semaphore, ...]] | None = None
+) -> None:
     """Release all of *semaphores*."""
+    if token is not None:
+        # A coroutine that is dropped may be closed in another context.
+        with suppress(ValueError):
+            _held.reset(token)
     for semaphore in semaphores:
         semaphore.release()

@@ -18,7 +18,7 @@ from .._model.events import TaskEvent, TaskEventType
 from .._model.record import Record
 from .._state.worker import Worker
 from .calls import Call, make_call
-from .concurrency_limits import acquire_all, make_semaphores, release_all
+from .concurrency_limits import acquire_all, make_semaphores, note_held, release_all
 from .retries import Retries, ask
 from .retry_report import Retried
 from .watchdog import Watchdog, as_coroutine, drive
@@ -185,8 +185,10 @@ class TaskRunner:
         self, step: _Step, value: Any, record: Record, worker: Worker, attempt: int
     ) -> Any:
         """Call *step* once, under its limits, with its events for start and completion."""
+        token = None
         if step.semaphores:
             await acquire_all(step.semaphores)
+            token = note_held(step.semaphores)
         try:
             if self._bus.task_subscriptions:
                 await self._publish("start", step, record, worker, attempt)
@@ -196,8 +198,8 @@ class TaskRunner:
             else:
                 value = await drive(as_coroutine(step.call(value)), worker, step.watchdog)
         finally:
-            if step.semaphores:
-                release_all(step.semaphores)
+            if token is not None:
+                release_all(step.semaphores, token)
         duration = _elapsed(worker)
         await self._publish_end("complete", step, record, worker, attempt, duration)
         return value
