@@ -6,7 +6,10 @@ import gc
 from contextlib import suppress
 from typing import Any
 
+import attrs
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from antflow import (
     FailedItem,
@@ -82,6 +85,56 @@ async def test_failures_are_fed_again_with_their_ids_and_metadata(how: str) -> N
     assert known(await take(pipeline, failures, how)) == KNOWN
     assert once.seen == ["aa", "bb", "cc"] * 2
     assert failures[0].metadata == {"n": 1}
+
+
+@given(
+    st.lists(
+        st.integers(0, 2)
+        | st.builds(
+            Item,
+            st.integers(0, 2),
+            id=st.none() | st.text() | st.lists(st.integers()),
+            metadata=st.dictionaries(st.text(), st.integers()),
+        )
+    ),
+    st.sampled_from(HOWS),
+)
+async def test_feeding_failures_until_there_are_none_loses_nothing(
+    items: list[Any], how: str
+) -> None:
+    """The value says how often an item fails. Ids and metadata may be anything."""
+    tried: dict[int, int] = {}
+
+    async def fail_as_often(value: list[int]) -> int:
+        tried[id(value)] = tried.get(id(value), 0) + 1
+        if tried[id(value)] <= value[0]:
+            raise ValueError
+        return value[0]
+
+    # Lists, because each has an identity of its own.
+    source = [
+        attrs.evolve(item, value=[item.value]) if isinstance(item, Item) else [item]
+        for item in items
+    ]
+    expected = [
+        (number, item[0], {}) if isinstance(item, list) else (item.id, item.value[0], item.metadata)
+        for number, item in enumerate(source)
+    ]
+    pipeline = Pipeline([Stage("A", 2, [fail_as_often], retry=None)])
+    first = await pipeline.run(source)
+    taken, failures = known(first), first.failures
+    for _ in range(2):
+        failures.sort(key=lambda failure: failure.sequence_id or 0)
+        if "stream" in how:
+            async with pipeline.stream(failures, ordered=how != "stream") as stream:
+                results = [result async for result in stream]
+            failures = [result.failure for result in results if result.failure is not None]
+            taken += known([result for result in results if result.is_success])
+        else:
+            taken += known(await take(pipeline, failures, how))
+            failures = pipeline.failures
+    assert failures == []
+    assert sorted(map(repr, taken)) == sorted(map(repr, expected))
 
 
 @pytest.mark.parametrize("how", HOWS)
@@ -223,6 +276,17 @@ class TestReprOfResults:
     def test_shows_all_of_few(self, count: int) -> None:
         results = Results([PipelineResult(number, "v", number) for number in range(count)])
         assert repr(results) == f"<Results: {count} succeeded: {list(results)!r}>"
+
+    async def test_so_do_the_reprs_of_snapshots(self) -> None:
+        async def fail(value: Any) -> None:
+            raise ValueError
+
+        failing = Pipeline([Stage("A", 100, [fail], retry=None)])
+        await failing.run(range(200))
+        snapshot = failing.get_dashboard_snapshot()
+        assert "… and 197 more" in repr(snapshot.error_summary)
+        assert repr(snapshot).count("… and 97 more") == 2
+        assert len(repr(snapshot)) < 3000
 
     def test_is_short_and_in_one_line_whatever_the_values(self) -> None:
         class Hostile:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection
+from itertools import islice
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
@@ -51,6 +53,14 @@ def full_repr(value: object) -> str:
 def short_repr(value: object, limit: int = 80) -> str:
     """Return the repr of *value* in one line, cut to *limit* characters; never raise."""
     return shorten(full_repr(value), limit)
+
+
+def first_three(values: Collection[object]) -> str:
+    """Return the reprs of the first three of *values*, each cut to 200 characters, and a count."""
+    shown = [short_repr(value, 200) for value in islice(values, 3)]
+    if len(values) > 3:
+        shown.append(f"… and {len(values) - 3} more")
+    return f"[{', '.join(shown)}]"
 
 
 def shorten(text: str, limit: int) -> str:

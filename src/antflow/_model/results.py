@@ -8,7 +8,7 @@ from typing import Any
 
 from attrs import field, frozen
 
-from .describe import short_repr
+from .describe import first_three, short_repr
 from .errors import PipelineError, TaskFailedError
 from .fast_frozen import mutable_twin, with_lazy_metadata
 from .items import Item, KnownInput, no_metadata
@@ -16,10 +16,6 @@ from .plain_data import PlainData, as_plain_data
 
 if sys.version_info < (3, 11):
     from exceptiongroup import ExceptionGroup
-
-
-# How many results the repr of `Results` shows.
-_SHOWN = 3
 
 
 @frozen
@@ -202,10 +198,7 @@ class Results(list[PipelineResult], PlainData):
 
     def __repr__(self) -> str:
         failed = f", {len(self.failures)} failed" if self.failures else ""
-        shown = [short_repr(result, 200) for result in self[:_SHOWN]]
-        if len(self) > _SHOWN:
-            shown.append(f"… and {len(self) - _SHOWN} more")
-        return f"<Results: {len(self)} succeeded{failed}: [{', '.join(shown)}]>"
+        return f"<Results: {len(self)} succeeded{failed}: {first_three(self)}>"
 
     def to_dict(self) -> dict[str, Any]:
         """

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
-from attrs import frozen
+from attrs import field, frozen
 
+from .describe import first_three
 from .plain_data import PlainData
 from .results import FailedItem
 
@@ -122,7 +123,7 @@ class ErrorSummary(PlainData):
     total_failed: int
     errors_by_type: dict[str, int]
     errors_by_stage: dict[str, int]
-    failed_items: list[FailedItem]
+    failed_items: list[FailedItem] = field(repr=first_three)
 
     @classmethod
     def of(cls, failures: Iterable[FailedItem]) -> ErrorSummary:
@@ -134,6 +135,10 @@ class ErrorSummary(PlainData):
             errors_by_stage=dict(Counter(item.stage for item in failed).most_common()),
             failed_items=failed,
         )
+
+
+def _first_three_values(workers: Mapping[str, object]) -> str:
+    return first_three(workers.values())
 
 
 @frozen
@@ -149,8 +154,8 @@ class DashboardSnapshot(PlainData):
         timestamp: Unix seconds.
     """
 
-    worker_states: dict[str, WorkerState]
-    worker_metrics: dict[str, WorkerMetrics]
+    worker_states: dict[str, WorkerState] = field(repr=_first_three_values)
+    worker_metrics: dict[str, WorkerMetrics] = field(repr=_first_three_values)
     pipeline_stats: PipelineStats
     error_summary: ErrorSummary
     timestamp: float
