@@ -23,8 +23,8 @@ DOCS = Path(__file__).parent.parent / "docs"
 LAYERS: dict[str, list[str]] = {
     "__main__": ["__main__"],
     "_cli": ["main", "demo", "demo_report"],
-    "_api": ["pipeline", "block", "live_run", "result_stream"],
-    "_run": ["signals", "run_host", "run", "wiring", "feeds", "feeder", "outbox"],
+    "_api": ["pipeline", "block", "current", "live_run", "result_stream"],
+    "_run": ["signals", "run_host", "run", "early_end", "wiring", "feeds", "feeder", "outbox"],
     "_workers": [
         "worker_loop",
         "processing",

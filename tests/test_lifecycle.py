@@ -52,7 +52,7 @@ async def test_a_run_ends_when_it_is_idle_after_finish_when_idle() -> None:
     assert life.takes_input
     assert not completion.idle.is_set()
     completion.feeders = 0
-    completion.check()
+    completion.check_idle()
     assert completion.idle.is_set()
     assert (life.phase, life.reason) == (Phase.DRAINING, EndReason.FINISHED)
     await watch.wait()
@@ -62,11 +62,11 @@ async def test_a_run_ends_when_it_is_idle_after_finish_when_idle() -> None:
 async def test_an_idle_run_becomes_busy_when_a_feed_is_expected() -> None:
     completion = Completion(Lifecycle(), CancellationWatch())
     completion.is_open = True
-    completion.check()
+    completion.check_idle()
     idle = completion.idle
     assert idle.is_set()
     completion.expect_feed()
     assert not completion.idle.is_set()
     completion.pending_feeds -= 1
-    completion.check()
+    completion.check_idle()
     assert completion.idle.is_set()

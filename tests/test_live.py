@@ -989,7 +989,9 @@ async def test_streams_can_be_drained_separately() -> None:
 
 
 @pytest.mark.virtual_time
-async def test_shutdown_in_a_block_applies_to_the_newest_run() -> None:
+async def test_shutdown_in_a_block_stops_the_run_of_the_block() -> None:
+    """As `feed()` and `join()` act on it: a `run()` beside it goes on."""
+
     async def slow(value: int) -> int:
         await anyio.sleep(1)
         return value
@@ -1003,8 +1005,9 @@ async def test_shutdown_in_a_block_applies_to_the_newest_run() -> None:
             await pipeline.shutdown()
 
         group.start_soon(stop)
-        assert (await pipeline.run(itertools.count())).values == [0, 1, 2, 3, 4]
-        await pipeline.feed([3])
+        assert (await pipeline.run(range(5))).values == [0, 1, 2, 3, 4]
+        with pytest.raises(PipelineError, match="was shut down"):
+            await pipeline.feed([3])
     assert pipeline._block is None
 
 

@@ -104,7 +104,7 @@ class TestInput:
         [
             (5, "got 5 (int)."),
             (None, "got None (NoneType)."),
-            (same, "It is a function: call it, and give what it returns."),
+            (same, "It is a function: call it, and pass what it returns."),
         ],
     )
     async def test_other_objects_are_rejected(self, items: Any, words: str) -> None:

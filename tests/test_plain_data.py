@@ -18,11 +18,8 @@ import antflow
 from antflow import FailedItem, Pipeline, PipelineResult, Results, Stage, StatusTracker, TaskEvent
 from antflow._model.plain_data import PlainData
 
-ALL = [
-    getattr(antflow, name)
-    for name in antflow.__all__
-    if issubclass(getattr(antflow, name), PlainData)
-]
+PUBLIC = [getattr(antflow, name) for name in antflow.__all__]
+ALL = [kind for kind in PUBLIC if isinstance(kind, type) and issubclass(kind, PlainData)]
 
 
 def strict(data: Any) -> Any:

@@ -21,8 +21,8 @@ def test_the_lowest_free_number_is_claimed() -> None:
 def test_batches_double_until_a_worker_waits() -> None:
     scaling = Scaling(1000)
     assert [scaling.taken(queued=999) for _ in range(5)] == [1, 2, 4, 8, 16]
-    scaling.waits()
-    scaling.resumes()
+    scaling.started_waiting()
+    scaling.stopped_waiting()
     assert scaling.taken(queued=999) == 1
     assert scaling.taken(queued=999) == 2
     scaling.claim()
@@ -47,26 +47,26 @@ def test_left_returns_whether_the_worker_was_the_last() -> None:
 
 def test_a_worker_stands_by_as_long_as_others_are_blocked_and_items_are_settled() -> None:
     scaling = Scaling(3)
-    assert not StandBy(scaling, settled=0).goes_on(settled=0)
-    scaling.is_blocked()
+    assert not StandBy(scaling, settled=0).should_wait(settled=0)
+    scaling.became_blocked()
     stand_by = StandBy(scaling, settled=0)
-    assert [stand_by.goes_on(settled=0) for _ in range(9)] == [True] * 8 + [False]
+    assert [stand_by.should_wait(settled=0) for _ in range(9)] == [True] * 8 + [False]
 
     stand_by = StandBy(scaling, settled=0)
     for turn in range(1, 25):
         # One is unblocked, and blocked again, while eight items are settled.
-        scaling.is_unblocked()
-        scaling.is_blocked()
-        assert stand_by.goes_on(settled=8 * turn)
-    scaling.is_unblocked()
-    assert not stand_by.goes_on(settled=999)
+        scaling.became_unblocked()
+        scaling.became_blocked()
+        assert stand_by.should_wait(settled=8 * turn)
+    scaling.became_unblocked()
+    assert not stand_by.should_wait(settled=999)
 
 
 def test_items_that_are_settled_at_other_stages_do_not_prolong_standby() -> None:
     scaling = Scaling(3)
-    scaling.is_blocked()
+    scaling.became_blocked()
     stand_by = StandBy(scaling, settled=0)
-    assert [stand_by.goes_on(settled=100 * turn) for turn in range(9)] == [True] * 8 + [False]
+    assert [stand_by.should_wait(settled=100 * turn) for turn in range(9)] == [True] * 8 + [False]
 
 
 @given(workers=st.integers(1, 6), moves=st.lists(st.integers(0, 99), max_size=60))
@@ -85,18 +85,18 @@ def test_a_worker_is_idle_or_all_have_an_item(workers: int, moves: list[int]) ->
     for move in moves:
         if move % 3 == 0 and claimed:
             number = claimed.pop(move % len(claimed))
-            scaling.begins()
+            scaling.began()
             take(number)
         elif move % 3 == 1 and waiting:
             number = waiting.pop(move % len(waiting))
-            scaling.resumes()
+            scaling.stopped_waiting()
             take(number)
         elif move % 3 == 2 and having:
             number = having.pop(move % len(having))
             if scaling.idle >= 2:
                 assert not scaling.left(number)
             else:
-                scaling.waits()
+                scaling.started_waiting()
                 waiting.append(number)
         assert scaling.idle == len(claimed) + len(waiting)
         assert scaling.spare == workers - scaling.idle - len(having)

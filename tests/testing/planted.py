@@ -18,14 +18,13 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from antflow._api.result_stream import ResultStream
-from antflow._events.publishing import announce
 from antflow._model.results import Results
 from antflow._run.feeder import Feeder
+from antflow._run.outbox import Outbox
 from antflow._state.lifecycle import Completion
 from antflow._state.result_store import ResultStore
 from antflow._workers import outcomes, worker_loop
 from antflow._workers.outlets import StreamOutlet
-from antflow._workers.pool import Pool
 from antflow._workers.queues import PriorityHeap, PriorityInlet, SlotQueue
 from antflow._workers.result_sink import ResultSink
 from antflow._workers.scaling import Scaling
@@ -77,17 +76,13 @@ def return_results_in_order_of_completion(patch: Patch) -> None:
 
 
 def publish_queued_after_sending(patch: Patch) -> None:
-    async def send_and_announce(record: Any, pool: Pool) -> None:
-        await pool.queue.inlet.send(record)
-        await announce(pool.services.bus, "queued", record, pool.name, None)
-
     changes = {
         "if self._bus.status_subscriptions:": "if False:",
-        "inlet.send_nowait(record)": "raise WouldBlock",
-        "inlet.send(record)": "send_and_announce(record, pool)",
+        "pool.queue.inlet.send_nowait(record)": "raise WouldBlock",
     }
-    patch.setattr("antflow._run.feeder.send_and_announce", send_and_announce, raising=False)
     edit(patch, Feeder._admit, changes)
+    announcing = "await announce(services.bus, 'queued', record, self.pool.name, None)"
+    edit(patch, Outbox._send_all, {"self.unsent.popleft()": f"self.unsent.popleft(); {announcing}"})
 
 
 def start_items_in_lifo_order(patch: Patch) -> None:
@@ -162,7 +157,7 @@ def settle_each_item_twice(patch: Patch) -> None:
 
 def never_settle_skipped_items(patch: Patch) -> None:
     right = "await outlet.hand_over"
-    wrong = f"status == 'skipped' and outlet is pool.services.final or {right}"
+    wrong = f"status == 'skipped' and outlet is pool.services.final_outlet or {right}"
     edit(patch, outcomes.pass_on, {right: wrong})
 
 
@@ -187,7 +182,7 @@ def never_wake_the_consumer(patch: Patch) -> None:
 
 
 def lose_the_result_of_a_cancelled_consumer(patch: Patch) -> None:
-    edit(patch, ResultStream.__anext__, {"self._given += 1": "await checkpoint()"})
+    edit(patch, ResultStream.__anext__, {"self._since_yield += 1": "await checkpoint()"})
 
 
 def miss_a_wakeup(patch: Patch) -> None:
@@ -196,8 +191,9 @@ def miss_a_wakeup(patch: Patch) -> None:
     edit(patch, ResultSink.wait, {right: f"await checkpoint()\n    {right}"})
 
 
-def cancel_a_feeder_that_is_sending(patch: Patch) -> None:
-    edit(patch, Feeder.stop, {"if not self._sending:": "if True:"})
+def drop_the_unsent_items_of_a_stopped_feeder(patch: Patch) -> None:
+    right = "return not self._outbox.unsent"
+    edit(patch, Feeder.stop, {right: f"self._outbox.unsent.clear(); {right}"})
 
 
 def keep_the_idle_event_set_during_a_feed(patch: Patch) -> None:
@@ -210,4 +206,4 @@ def treat_cancellations_as_failures(patch: Patch) -> None:
 
 
 def end_every_run_as_soon_as_it_is_idle(patch: Patch) -> None:
-    edit(patch, Completion.check, {"if self.ends_when_idle:": "if True:"})
+    edit(patch, Completion.check_idle, {"if self.ends_when_idle:": "if True:"})

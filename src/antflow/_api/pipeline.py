@@ -58,21 +58,21 @@ class Pipeline(BlockMethods):
     """
     Stages that items go through one after the other.
 
-    A pipeline is a definition: it can be built outside any event loop, and run in several, on
-    asyncio and on trio, also at the same time. Each run has its own workers, queues and state;
-    `results`, `failures` and the statistics are those of the newest run.
+    A pipeline is a definition: it can be built outside any event loop, and run in several event
+    loops, on asyncio and on trio, even at the same time. Each run has its own workers, queues and
+    state; `results`, `failures` and the statistics are those of the newest run.
 
     Args:
         stages: At least one `Stage`; no two have the same name.
-        collect_results: Whether `run()` keeps what leaves the last stage. Failures are always kept.
-        status_tracker: It is updated with every event.
-        slow_callback_duration: If given, a warning is logged for each task that blocks the event
-            loop for more seconds than this without an ``await``. It costs a few microseconds per
-            task.
-        cancel_grace: How many seconds a task may continue after the run was cancelled. A task that
-            swallows its cancellation is abandoned then, with a warning. What it shields from
-            cancellation is still finished, and a thread cannot be stopped. By default there is no
-            bound. It costs a few microseconds per task.
+        collect_results: Whether a run keeps the values that leave the last stage. Failures are kept
+            in any case. A stream keeps neither.
+        status_tracker: Updated with every `StatusEvent`.
+        slow_callback_duration: If given, a warning is logged whenever a task blocks the event loop
+            for more seconds than this without an ``await``. This costs a few microseconds per task.
+        cancel_grace: How many seconds a task may continue after the run was cancelled. After that,
+            a task that swallows its cancellation is abandoned with a warning. Code that is shielded
+            from cancellation is still finished, and a thread cannot be stopped. By default there is
+            no bound. This costs a few microseconds per task.
 
     Attributes:
         events: The bus on which `StatusEvent` and `TaskEvent` are published; subscribe to it to
@@ -89,7 +89,7 @@ class Pipeline(BlockMethods):
     cancel_grace: float | None = field(default=None, validator=_check_grace, kw_only=True)
     events: EventBus = field(factory=EventBus, init=False, repr=False)
     _callbacks: tuple[StageCallbacks, ...] = field(init=False, repr=False, on_setattr=setters.NO_OP)
-    # What changes: the newest run, its state, and the block if the pipeline is entered.
+    # What changes: the newest run, its state, and the block while the pipeline is entered.
     _run: Run | None = field(default=None, init=False, repr=False, on_setattr=setters.NO_OP)
     _state: RunState = field(init=False, repr=False, on_setattr=setters.NO_OP)
     _block: Block | None = field(default=None, init=False, repr=False, on_setattr=setters.NO_OP)
@@ -108,18 +108,18 @@ class Pipeline(BlockMethods):
         handle_signals: bool = False,
     ) -> Results:
         """
-        Take all *items* through the stages.
+        Process all *items*, and return their results.
 
         Args:
-            items: Any iterable or async iterable; it is read as far as there is room. An `Item`, or
-                a dict with the keys "id" and "value", brings its own id; any other input gets its
-                running number. A generator is closed at the end.
+            items: Any iterable or async iterable; it is read only as far as the queues have room.
+                The id of an item is its running number, unless the input is an `Item` with an id or
+                a dict with the key "id". A generator is closed at the end.
             max_failures: Stop when more items than this have failed: 0 stops at the first failure.
                 By default failures never stop a run.
-            handle_signals: Whether the first Ctrl-C or SIGTERM stops reading *items*, finishes what
-                was read, and returns that; and the second ends the run at once, with
-                KeyboardInterrupt. In the main thread only, and not on Windows. Handlers that were
-                set by ``loop.add_signal_handler`` are lost.
+            handle_signals: If True, the first Ctrl-C or SIGTERM stops reading *items*, and the run
+                returns the results of what was read. The second one cancels the run; if that leaves
+                items unfinished, KeyboardInterrupt is raised. This works in the main thread only,
+                and not on Windows. Handlers set by ``loop.add_signal_handler`` are lost.
 
         Returns:
             The successful results in input order, with the failures in ``.failures``.
@@ -128,9 +128,9 @@ class Pipeline(BlockMethods):
             TooManyFailuresError: More than *max_failures* items failed.
             PipelineError: *items* cannot be iterated over, or an argument is not valid; or
                 something outside antflow cancelled a loop task of the run; or
-                ``shutdown(drain=False)`` ended it before everything was finished.
-            Exception: What *items* raised, after the items before it are finished; these are in
-                `results` and `failures` then.
+                ``shutdown(drain=False)`` ended the run before everything was finished.
+            Exception: What *items* raised, once the items before that are finished; their outcomes
+                are in `results` and `failures`.
         """
         check_items("Pipeline.run()", items)
         if max_failures is not None:
@@ -153,7 +153,7 @@ class Pipeline(BlockMethods):
         return results
 
     async def _execute(self, run: Run, handle_signals: bool = False) -> None:
-        """Execute *run* in this loop task, to its end."""
+        """Execute *run* in this loop task, until it has ended."""
         self._set_latest(run)
         run.finish()
         if handle_signals:
@@ -176,11 +176,11 @@ class Pipeline(BlockMethods):
         window: int | None = None,
     ) -> ResultStream:
         """
-        Take *items* through the stages, and give the outcome of each as soon as it is available.
+        Process *items*, and yield the outcome of each as soon as it is available.
 
-        Failures are results, too: with ``error`` set, and as ``value`` what the failing stage was
-        given. Nothing is kept in `results` and `failures`, so memory stays flat, however many items
-        there are::
+        A failure is yielded like a result: ``error`` is set, and ``value`` is what the failing
+        stage was given. Nothing is kept in `results` and `failures`, so memory use does not grow
+        with the number of items::
 
             async with pipeline.stream(source) as results:
                 async for result in results:
@@ -188,13 +188,14 @@ class Pipeline(BlockMethods):
 
         Args:
             items: As for `run()`; may be endless.
-            ordered: Whether the results come in input order.
-            buffer_size: How many results may wait for the consumer. Beyond that, each worker may
-                hold one more, or, if *ordered*, as many as one result completes the order of. 0
-                hands over one result at a time; math.inf never waits.
-            window: If *ordered*, how many items may be between the source and the consumer: a slow
-                item delays at most this many others. By default as many as all stages can hold, so
-                that every worker can be busy.
+            ordered: Whether the results are yielded in input order.
+            buffer_size: How many results may wait for the consumer. Each worker may hold one more
+                while it waits for room; if *ordered*, one result may also release the later results
+                that waited for it. With 0, results are handed over one at a time; with math.inf,
+                workers never wait.
+            window: If *ordered*, how many items may be between the source and the consumer, so that
+                a slow item delays fewer than this many others. The default is as many as all stages
+                can hold, so that every worker can be busy.
 
         Raises:
             PipelineError: *items* cannot be iterated over, or an argument is not valid.
@@ -218,7 +219,7 @@ class Pipeline(BlockMethods):
 
     def open(self, items: Iterable[Any] | AsyncIterable[Any] | None = None) -> PipelineRun:
         """
-        Return a live run with results of its own; several may be open at once.
+        Return a live run with results of its own; several may be open at the same time::
 
             async with pipeline.open() as run:
                 await run.feed(batch)
@@ -226,7 +227,7 @@ class Pipeline(BlockMethods):
                 print(run.results, run.get_stats())
 
         Args:
-            items: As for `run()`: fed from the start, beside what `PipelineRun.feed` is given.
+            items: As for `run()`: read from the start, in addition to what is fed later.
 
         Raises:
             PipelineError: *items* cannot be iterated over.
@@ -263,7 +264,7 @@ class Pipeline(BlockMethods):
         )
 
     def _set_latest(self, run: Run) -> None:
-        """Make *run* the one of `results`, of the statistics, and of `shutdown()`."""
+        """Let `results`, the statistics and `shutdown()` refer to *run* from now on."""
         self._run = run
         self._state = run.state
 

@@ -1,8 +1,8 @@
-"""Attributing a cancellation: to the run, or to something that a task happened to await."""
+"""Attributes a cancellation: to the run, or to something that a task awaited."""
 
 from __future__ import annotations
 
-# anyio's scopes do not see a native Task.cancel(): asyncio's own count is the only trace of it.
+# anyio's scopes do not see a native Task.cancel(): only asyncio's own count shows it.
 import asyncio
 import math
 import signal
@@ -21,15 +21,15 @@ from .context import on_asyncio
 
 def is_item_failure(error: BaseException) -> bool:
     """
-    Return whether *error*, which a function of the user raised, ends one item only.
+    Return whether *error*, which a user's function raised, ends one item only.
 
     An `Exception` does. So does a stray cancellation: on asyncio, awaiting a future or task that
     was cancelled raises the same `CancelledError` as being cancelled, and would end the whole task
-    group. The loop tasks of a run are cancelled through the scope of the run or those around it,
-    or, when a loop shuts down, by `Task.cancel()`; a cancellation without either is stray. The same
-    holds for a group of nothing but these.
+    group. The loop tasks of a run are cancelled through the scope of the run or a scope around it,
+    or, when a loop shuts down, by `Task.cancel()`. A cancellation without either is stray. A group
+    that contains only such errors ends one item as well.
 
-    Everything else ends the run: cancellation proper, KeyboardInterrupt, SystemExit and the like.
+    Everything else ends the run: a real cancellation, KeyboardInterrupt, SystemExit and the like.
     """
     parts = leaf_exceptions(error)
     if all(isinstance(part, Exception) for part in parts):
@@ -61,15 +61,15 @@ def _is_cancelled_natively() -> bool:
         task = asyncio.current_task()
         return task is not None and task.cancelling() > 0
     else:  # noqa: RET505 - the type checkers read the branch of their version only
-        # There is no count of `Task.cancel()` calls. But a loop that shuts down cancels all tasks
-        # at once, which shows at the host of the run before that runs again.
+        # Calls of `Task.cancel()` are not counted. But a loop that shuts down cancels all tasks at
+        # once, and the task that executes the run shows that before it runs again.
         host: Any = host_task.get()
         waiter = host._fut_waiter
         return bool(host._must_cancel or (waiter is not None and waiter.cancelled()))
 
 
-# `asyncio.run()` turns the cancellation that Ctrl-C causes back into a KeyboardInterrupt. The
-# runner with which anyio replaces it on Python 3.10 does not; there, this context manager does.
+# `asyncio.run()` turns the cancellation that Ctrl-C causes back into a KeyboardInterrupt. On Python
+# 3.10, the runner that anyio uses in its place does not, so this context manager does.
 restoring_keyboard_interrupt: Callable[[], AbstractContextManager[None]] = nullcontext
 
 if sys.version_info < (3, 11):

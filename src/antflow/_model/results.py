@@ -1,4 +1,4 @@
-"""What comes out of a run: results, failures, and the list that holds both."""
+"""Results, failures, and the list of results with its failures."""
 
 from __future__ import annotations
 
@@ -21,10 +21,9 @@ if sys.version_info < (3, 11):
 @frozen
 class FailedItem(PlainData, KnownInput):
     """
-    An item that failed for good, with what is needed to examine it or to feed it again.
+    An item that failed for good, with everything needed to examine it or to feed it again.
 
-    Fed to a pipeline, it stands for its input, with the same id and metadata: as does
-    ``as_item()``.
+    A pipeline accepts it as an input, and treats it like ``as_item()``.
 
     Attributes:
         item_id: The id of the item.
@@ -34,12 +33,12 @@ class FailedItem(PlainData, KnownInput):
         attempts: How many attempts were made of the failing task (per-task retry) or stage
             (per-stage retry).
         timestamp: When it failed, in Unix seconds.
-        value: The input as it came from the source: feed this to run the item from the start.
+        value: The value as it came from the source: feed this to start again at the first stage.
         stage_value: What the failing stage was given: feed this to continue at that stage.
         exception: The exception itself, with its traceback.
-        task_name: The task that raised.
-        metadata: What came with the input beside id and value.
-        sequence_id: The position of the input in the source, from 0.
+        task_name: The name of the task that raised, or ``"skip_if"``.
+        metadata: What came with the input in addition to id and value.
+        sequence_id: The running number of the input in the run, from 0.
     """
 
     item_id: Any
@@ -70,7 +69,7 @@ class FailedItem(PlainData, KnownInput):
         return self.as_item()
 
     def as_exception(self) -> TaskFailedError:
-        """Return a `TaskFailedError` that names item, stage and task, caused by the exception."""
+        """Return a `TaskFailedError` that names item, stage and task, with `exception` as cause."""
         attempts = "1 attempt" if self.attempts == 1 else f"{self.attempts} attempts"
         error = TaskFailedError(
             f"item {short_repr(self.item_id)} failed in stage {self.stage!r}, "
@@ -91,13 +90,13 @@ class PipelineResult(PlainData, KnownInput):
     The outcome of one input.
 
     Fed to a pipeline, a successful result passes on its value, id and metadata. A failed one is
-    refused, because its value has not gone through all stages: feed its `failure` to repeat it.
+    refused, because its value has not passed all stages: feed its `failure` to run it again.
 
     Attributes:
         id: The id that came with the input, or its running number.
         value: What the last task returned; if the item failed, what the failing stage was given.
-        sequence_id: The position of the input in the source, from 0.
-        metadata: What came with the input beside id and value.
+        sequence_id: The running number of the input in the run, from 0.
+        metadata: What came with the input in addition to id and value.
         error: The exception if the item failed, else None.
         failure: If the item failed, the `FailedItem`: with its input, stage and task. Results are
             compared without it.
@@ -112,15 +111,15 @@ class PipelineResult(PlainData, KnownInput):
 
     @property
     def is_success(self) -> bool:
-        """Whether the item went through all stages."""
+        """Whether the item passed all stages."""
         return self.error is None
 
     def value_or_raise(self) -> Any:
         """
-        Return the value if the item went through all stages.
+        Return the value if the item passed all stages.
 
         Raises:
-            BaseException: Else the exception with which it failed, as itself.
+            BaseException: The exception with which the item failed, unchanged.
         """
         error = self.error
         if error is None:
@@ -136,13 +135,13 @@ class PipelineResult(PlainData, KnownInput):
             return Item(self.value, id=self.id, metadata=self.metadata)
         raise PipelineError(
             f"the result of item {short_repr(self.id)}, which failed, cannot be fed: its value has "
-            "not gone through all stages. Feed result.failure to repeat the item from its input, "
+            "not passed all stages. Feed result.failure to run the item again from its input, "
             "or feed only results for which is_success is true."
         )
 
 
 class IdentifiedValue:
-    """The value of an item that brought an id or metadata, together with these."""
+    """The value of an item together with its own id or metadata."""
 
     __slots__ = ("id", "metadata", "value")
 
@@ -157,12 +156,12 @@ _MutableResult = mutable_twin(PipelineResult)
 
 def new_result(sequence_id: int, outcome: Any, failure: FailedItem | None = None) -> PipelineResult:
     """
-    Return a `PipelineResult`, in a fraction of the time that its class takes.
+    Return a `PipelineResult`, in a fraction of the time that its constructor takes.
 
     Args:
-        sequence_id: The position of the input in the source.
+        sequence_id: The running number of the input in the run.
         outcome: The bare value, or an `IdentifiedValue`.
-        failure: If the item failed.
+        failure: The failure if the item failed.
     """
     result = _MutableResult()
     result.sequence_id = sequence_id
@@ -182,7 +181,7 @@ def new_result(sequence_id: int, outcome: Any, failure: FailedItem | None = None
 
 class Results(list[PipelineResult], PlainData):
     """
-    The successful results of a run in input order: a list, with the failures beside it.
+    A list of the successful results of a run in input order, with the failures as an attribute.
 
     Attributes:
         failures: A `FailedItem` for each input that failed, in the order in which they failed.
@@ -224,8 +223,8 @@ class Results(list[PipelineResult], PlainData):
         Raise if any item failed.
 
         Raises:
-            ExceptionGroup: One `TaskFailedError` for each failure, each caused by the task's own
-                exception.
+            ExceptionGroup: It contains one `TaskFailedError` for each failure, with the exception
+                of the task as cause.
         """
         if self.failures:
             count = len(self.failures)
@@ -240,7 +239,7 @@ class TooManyFailuresError(PipelineError):
     More items failed than ``max_failures`` allows, and the run was stopped.
 
     Attributes:
-        results: What was finished before the stop, with its ``failures``.
+        results: The results and ``failures`` up to the stop.
         max_failures: How many failures were allowed.
     """
 

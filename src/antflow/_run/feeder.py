@@ -21,8 +21,8 @@ from anyio.lowlevel import checkpoint
 from attrs import define, field
 
 from .._backend.cancellation import is_item_failure, stray_cancellation
-from .._backend.fairness import ITEMS_PER_TURN
-from .._backend.task_groups import close_generator
+from .._backend.fairness import ITEMS_PER_YIELD
+from .._backend.task_groups import aclose
 from .._events.event_bus import EventBus
 from .._events.publishing import publish
 from .._model.errors import PipelineError
@@ -44,27 +44,26 @@ class Feeder:
     """
     Reads one source into one stage.
 
-    It runs in a loop task of the run, also if somebody waits for it elsewhere. So whatever ends
-    that wait, an item that was read always reaches the stage.
+    It runs in a loop task of the run, even if a caller of `feed()` waits for it. So if that caller
+    is cancelled, an item that was read still reaches the stage.
 
-    A generator may hold scopes, limits and task groups open across its yields, which belong to the
-    loop task that runs it: they may be cancelled while the feeder waits for room. So the source is
-    started, read and closed in this loop task; the items for which there is no room are sent by
-    another one; and a cancellation that is not that of the run is thrown into the generator, as if
-    the ``yield`` had raised it. What the generator yields in reply is read like any item.
+    A generator may hold scopes, limits and task groups open across its yields. They belong to the
+    loop task that runs it, and may be cancelled while the feeder waits for room. So the source is
+    started, read and closed in this loop task; items for which there is no room are sent by another
+    one; and a cancellation that is not that of the run is raised at the ``yield`` of the generator.
 
     Args:
         source: Read lazily; closed at the end if it is a generator.
         pool: The pool of the stage.
         priority: The priority of each item.
-        sink: If given, an item is read only when there is room for it in the window.
+        sink: If given, an item is read only when the window of this sink has room for it.
 
     Attributes:
         admitted: How many items were read so far.
-        error: What the source raised. The items that it gave before are processed all the same.
-        paused: Set once the feeder has waited for room, or has ended.
-        done: Set when it has ended, for whatever reason.
-        detached: Whether nobody waits for it, so that the run must raise its error.
+        error: What the source raised. The items before that are still processed.
+        paused: Set when the feeder first has to wait before it reads on, or has ended.
+        done: Set when the feeder has ended, for any reason.
+        detached: Whether no caller waits for it, so that the run must raise its error.
     """
 
     source: Iterable[Any] | AsyncIterable[Any]
@@ -80,13 +79,14 @@ class Feeder:
     _stopped: bool = field(default=False, init=False)
     # What sends the items for which there is no room.
     _outbox: Outbox = field(init=False)
-    # Whether the source runs, and not the feeder.
+    # Whether the source runs, and not the feeder; and whether the window has its next item then.
     _in_source: bool = field(default=False, init=False)
+    _has_entered: bool = field(default=False, init=False)
     # Whether the source may hold scopes open, and the cancellation of one of them.
     _has_scopes: bool = field(default=True, init=False)
     _cancellation: BaseException | None = field(default=None, init=False)
     # Whether the next item is read without a question: there is no window, and no stop.
-    _unchecked: bool = field(init=False)
+    _unrestricted: bool = field(init=False)
     _completion: Completion = field(init=False)
     _bus: EventBus = field(init=False)
     _reserve: Callable[[object], None] = field(init=False)
@@ -94,7 +94,7 @@ class Feeder:
     def __attrs_post_init__(self) -> None:
         services = self.pool.services
         self.pool.queue.max_queued += 1
-        self._unchecked = self.sink is None
+        self._unrestricted = self.sink is None
         self._outbox = Outbox(self.pool)
         self._completion = services.completion
         self._bus = services.bus
@@ -102,6 +102,7 @@ class Feeder:
 
     async def run(self) -> None:
         """Read the source to its end, or until `stop()`."""
+        self.pool.services.token.enter()
         try:
             try:
                 await self._read_and_close()
@@ -114,19 +115,21 @@ class Feeder:
                 raise
             self.error = error if isinstance(error, Exception) else stray_cancellation(error)
         finally:
+            if self.sink is not None and self._in_source and self._has_entered:
+                self.sink.leave()
             self.pool.queue.max_queued -= 1
             self.paused.set()
             self.done.set()
 
     def stop(self) -> bool:
         """
-        Read no further; what was read already is processed.
+        Read no further; what was already read is processed.
 
         Returns:
-            Whether it ends at once, because none of its items waits for room.
+            Whether the feeder ends at once, because it has no item that waits for room.
         """
         self._stopped = True
-        self._unchecked = False
+        self._unrestricted = False
         if self._in_source:
             self._scope.cancel()
         elif self.sink is not None:
@@ -142,8 +145,8 @@ class Feeder:
                 try:
                     await self._read_async(async_items)
                 finally:
-                    if isinstance(async_items, AsyncGenerator):
-                        await close_generator(async_items)
+                    if hasattr(async_items, "aclose"):
+                        await aclose(async_items)
             else:
                 items = iter(self.source)
                 self._has_scopes = self._outbox.has_own_task = type(items) not in _PLAIN_ITERATORS
@@ -207,6 +210,7 @@ class Feeder:
             if is_stopping or self._scope.cancel_called or not self._has_scopes:
                 raise
             self._cancellation = error
+            self._has_entered = False
             return True
         finally:
             self._in_source = True
@@ -238,7 +242,7 @@ class Feeder:
             record.priority = self.priority
         if self._outbox.unsent:
             return self._prepare_next(record, must_publish=True)
-        # First, because a waiting worker may have the item before `send` returns.
+        # First, because a worker may have the item before `send` returns.
         if self._bus.status_subscriptions:
             pending = publish(self._bus, "queued", record, pool.name, None, time())
             if pending is not None:
@@ -247,18 +251,21 @@ class Feeder:
             pool.queue.inlet.send_nowait(record)
         except WouldBlock:
             return self._prepare_next(record)
-        if admitted % ITEMS_PER_TURN and (self._unchecked or self._may_read_on()):
+        if admitted % ITEMS_PER_YIELD and (self._unrestricted or self._enter_window()):
             return None
         return self._prepare_next()
 
-    def _admit_reply(self, item: Any) -> Awaitable[bool]:
+    async def _admit_reply(self, item: Any) -> bool:
         """Admit what the source yielded in reply to a cancellation, also beyond the window."""
         if self.sink is not None:
             self.sink.enter_anyway()
-        return self._admit(item) or self._prepare_next()
+        pending = self._admit(item)
+        # If there is nothing to wait for, the next item is in the window already.
+        self._has_entered = pending is None
+        return True if pending is None else await pending
 
-    def _may_read_on(self) -> bool:
-        """Let the next item into the window, if there is room and the feeder was not stopped."""
+    def _enter_window(self) -> bool:
+        """Let the next item enter the window; return False if it is full or after `stop()`."""
         return not self._stopped and self.sink is not None and self.sink.enter()
 
     async def _prepare_next(
@@ -277,10 +284,12 @@ class Feeder:
         if record is not None:
             self.paused.set()
             await self._outbox.send(record, must_publish, handlers)
-        if self.admitted and not self.admitted % ITEMS_PER_TURN:
+        if self.admitted and not self.admitted % ITEMS_PER_YIELD:
             await checkpoint()
         while not self._stopped and self.sink is not None and not self.sink.enter():
+            self.paused.set()
             await self.sink.wait_for_window()
+        self._has_entered = not self._stopped
         return not self._stopped
 
 

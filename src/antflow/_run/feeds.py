@@ -20,6 +20,7 @@ class Feeds:
     The sources that one run reads.
 
     Attributes:
+        errors: What sources raised that no caller of `feed()` waited for.
         opened: Set when the pools are there, or the run has ended.
     """
 
@@ -29,7 +30,7 @@ class Feeds:
         self._window = None if sink is None or sink.window is None else sink
         self._pools: list[Pool] = []
         self._feeders: set[Feeder] = set()
-        self._source_error: BaseException | None = None
+        self.errors: list[BaseException] = []
 
     def open(self, pools: list[Pool]) -> None:
         """Feed into *pools* from now on."""
@@ -75,11 +76,12 @@ class Feeds:
         try:
             await feeder.run()
         finally:
-            if feeder.detached and self._source_error is None:
-                self._source_error, feeder.error = feeder.error, None
+            if feeder.detached and feeder.error is not None:
+                self.errors.append(feeder.error)
+                feeder.error = None
             self._feeders.discard(feeder)
             self._completion.feeders -= 1
-            self._completion.check()
+            self._completion.check_idle()
 
     def stop(self) -> None:
         """Read no further."""
@@ -90,8 +92,3 @@ class Feeds:
         """The run has ended: drop what refers to it."""
         self._pools = []
         self.opened.set()
-
-    def raise_source_error(self) -> None:
-        """Raise, once, what a source has raised for which nobody waited."""
-        if self._source_error is not None:
-            raise_attribute(self, "_source_error")

@@ -65,6 +65,7 @@ class Outbox:
     async def _send_all(self) -> None:
         self._runs = True
         services, queue = self.pool.services, self.pool.queue
+        services.token.enter()
         try:
             while self.unsent:
                 record, must_publish, handlers = self.unsent[0]

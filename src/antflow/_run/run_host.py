@@ -1,4 +1,4 @@
-"""A task group beside the body of a block, in which runs live."""
+"""The task group of a block: runs live in it, beside the body of the block."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from types import TracebackType
 from anyio import create_task_group, get_cancelled_exc_class
 from anyio.abc import TaskGroup
 
-from .._backend.task_groups import fatal_errors, raise_fatal
+from .._backend.task_groups import fatal_errors, raise_errors
+from .early_end import raise_for_unexpected_end
 from .run import Run
 
 if sys.version_info < (3, 11):
@@ -17,14 +18,14 @@ if sys.version_info < (3, 11):
 
 class RunHost:
     """
-    What ``async with`` opens for a pipeline, for ``open()`` and for a stream.
+    The task group that ``async with`` opens for a pipeline, for ``open()`` and for a stream.
 
-    An exception of the body comes out as itself, and cancels the runs. An error that ends a run
-    cancels the body, and comes out as itself.
+    An exception of the body cancels the runs, and an error that ends a run cancels the body. Either
+    is raised as itself, not in a group.
 
     Args:
-        cancel_on_exit: Whether a body that ends without an exception cancels the run; by default
-            it waits until everything that was fed is finished.
+        cancel_on_exit: Whether the run is cancelled when the body ends without an exception. By
+            default the exit waits until everything that was fed is finished.
 
     Attributes:
         run: The newest run; None before the first.
@@ -37,11 +38,18 @@ class RunHost:
         self.group: TaskGroup
         self.is_leaving = False
         self._cancel_on_exit = cancel_on_exit
+        # Runs that were started before `run` and have not ended; and the errors of those that have.
+        self._earlier: list[Run] = []
+        self._errors: list[BaseException] = []
 
     def start(self, run: Run) -> None:
-        """Start *run*; the run before, which has nothing to do any more, ends."""
+        """Start *run*, and let the previous one, if any, end when it is idle."""
         if self.run is not None:
             self.run.finish()
+            self._earlier.append(self.run)
+        for earlier in [one for one in self._earlier if one.ended.is_set()]:
+            self._errors += earlier.take_source_errors()
+            self._earlier.remove(earlier)
         self.run = run
         self.group.start_soon(run.execute)
 
@@ -57,10 +65,10 @@ class RunHost:
         traceback: TracebackType | None,
     ) -> bool | None:
         """
-        Wait for the end of the runs; or, if the body raised, cancel them.
+        Wait for the end of the runs; if the body raised, cancel them first.
 
         Raises:
-            Exception: What the source that the run was opened with has raised.
+            Exception: What a source raised that no caller of `feed()` waited for.
         """
         self.is_leaving = True
         if exc is None and self.run is not None:
@@ -69,9 +77,18 @@ class RunHost:
             else:
                 self.run.finish()
         handled = await self._close_group(exc_type, exc, traceback)
-        if exc is None and self.run is not None and not self._cancel_on_exit:
-            self.run.raise_source_error()
+        if exc is None and not self._cancel_on_exit:
+            self._raise_for_early_end()
         return handled
+
+    def _raise_for_early_end(self) -> None:
+        runs = self._earlier if self.run is None else [*self._earlier, self.run]
+        for run in runs:
+            self._errors += run.take_source_errors()
+        if self._errors:
+            raise_errors(self._errors, "several sources raised")
+        for run in runs:
+            raise_for_unexpected_end(run.state.lifecycle, run.completion)
 
     async def _close_group(
         self,
@@ -85,15 +102,15 @@ class RunHost:
         handled: bool | None = False
         fatal: list[BaseException] = []
         try:
-            # The group does not see an error of the body, or it would come out in a group.
-            seen = (None, None, None) if is_error else (exc_type, exc, traceback)
-            handled = await self.group.__aexit__(*seen)
+            # An error of the body is not passed to the group, which would raise it in a group.
+            passed = (None, None, None) if is_error else (exc_type, exc, traceback)
+            handled = await self.group.__aexit__(*passed)
         except BaseExceptionGroup as errors:
             fatal = fatal_errors(errors)
-        try:
-            if fatal:
-                raise_fatal(fatal if exc is None or not is_error else [exc, *fatal])
-        finally:
-            # The traceback of each refers to this frame.
-            del fatal, exc, traceback
+        if fatal:
+            if is_error and exc is not None:
+                fatal.insert(0, exc)
+            # The traceback of each error refers to this frame.
+            del exc, traceback
+            raise_errors(fatal, "the run was ended by several errors")
         return False if is_error else handled

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first drains a run, the second ends it at once."""
+"""Ctrl-C and SIGTERM: the first drains a run, the second cancels it."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ def check_main_thread() -> None:
     if threading.current_thread() is not threading.main_thread():
         raise PipelineError(
             "run(handle_signals=True) works in the main thread only: Python delivers signals "
-            f"there, and this is {threading.current_thread().name!r}. Leave it out here, handle "
-            "the signals in the main thread, and call pipeline.shutdown() from there."
+            f"there, and this is {threading.current_thread().name!r}. Leave it out, handle the "
+            "signals in the main thread, and run pipeline.shutdown() in the event loop of the run."
         )
 
 
 @contextmanager
 def _handlers_restored() -> Iterator[None]:
-    """Restore the handlers of Python at the end, where asyncio sets the defaults."""
-    # A handler that was not set from Python cannot be restored.
+    """Restore Python's signal handlers at the end, because asyncio resets them to the defaults."""
+    # getsignal() returns None for a handler that was not set from Python and cannot be restored.
     handlers = {number: signal.getsignal(number) or signal.SIG_DFL for number in _SIGNALS}
     try:
         yield
@@ -45,7 +45,7 @@ def _handlers_restored() -> Iterator[None]:
 
 
 async def handle_signals(run: Run, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
-    """Drain *run* at the first SIGINT or SIGTERM, cancel it at the second."""
+    """Drain *run* at the first SIGINT or SIGTERM, and cancel it at the second."""
     with _handlers_restored(), open_signal_receiver(*_SIGNALS) as signals:
         task_status.started()
         await anext(signals)

@@ -1,4 +1,4 @@
-"""The state of one run: its stages, what came out, and the phase of its life."""
+"""The state of one run: its stages, its results and failures, and its phase."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from .stage_state import StageState
 @define(eq=False)
 class RunState:
     """
-    What is known of one run; also of a pipeline that has never run.
+    The state of one run, or of a pipeline that has never run.
 
     Invariant: each item that was admitted is pending or in progress at exactly one stage, or has
-    failed, or has left the last stage. Each change from one to the other is made without an await
-    in between, so that callbacks and other loop tasks always see consistent figures.
+    failed, or has left the last stage. Each transition is made without an await in between, so that
+    callbacks and other loop tasks always see consistent counts.
 
     Attributes:
-        stages: One for each stage of the pipeline, in order.
+        stages: The state of each stage, in order.
         results: Results and failures so far.
-        max_failures: How many items may fail before the run is stopped; None for any number.
+        max_failures: How many items may fail without stopping the run; None for any number.
         lifecycle: The phase of the run.
     """
 
@@ -32,7 +32,7 @@ class RunState:
     lifecycle: Lifecycle = field(factory=Lifecycle, init=False)
 
     def fail(self, failed: FailedItem) -> None:
-        """Record a failure, and stop the run if there are too many."""
+        """Record a failure; if there are too many, let no worker take another item."""
         self.results.fail(failed)
         if self.max_failures is not None and len(self.results.failures) > self.max_failures:
             self.lifecycle.advance(Phase.CANCELLING, EndReason.TOO_MANY_FAILURES)
