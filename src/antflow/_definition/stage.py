@@ -162,8 +162,7 @@ class Stage:
             stage with success; *payload* is a new dict of id, value and metadata.
         on_failure: ``on_failure(item_id, error, payload)`` is called when an item fails at this
             stage for good. The value in *payload* is the one that the stage received; *payload*
-            also has the ``input`` as it came from the source, the name of the ``stage``, and the
-            `FailedItem` as ``failure``.
+            also has the ``input`` as it came from the source, and the name of the ``stage``.
         on_skip: ``on_skip(item_id, value, payload)`` is called when ``skip_if`` returned a true
             value.
         skip_if: A function of the value, sync or async. If it returns a true value, the item leaves

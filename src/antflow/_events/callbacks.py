@@ -65,12 +65,12 @@ async def notify_all(
     """
     Call each of *subscriptions* with the id, *outcome*, and a new payload.
 
-    If the item failed, the payload also has its ``input``, the ``stage``, and the ``failure``.
+    If the item failed, the payload also has its ``input`` and the name of the ``stage``.
     """
     for subscription in subscriptions:
         payload = record.payload()
         if failed is not None:
-            payload |= {"input": failed.value, "stage": failed.stage, "failure": failed}
+            payload |= {"input": failed.value, "stage": failed.stage}
         pending = subscription.notify(record.id, outcome, payload)
         if pending is not None:
             await pending
