@@ -216,6 +216,8 @@ class Stage:
                         f"{_owner(self)}: {argument}={value!r} has no effect beside a RetryPolicy. "
                         f"Write it into the policy."
                     )
+        # Derived now, and not in the first run.
+        _ = self.retry_policy, self.capacity, self._functions
 
     @cached_property
     def retry_policy(self) -> RetryPolicy:
