@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any, Literal
 
 from attrs import field, frozen
@@ -179,10 +180,6 @@ class Stage:
     With ``"per_stage"`` an item keeps its slot in the stage while it waits for its next attempt;
     there are ``workers + queue_capacity`` slots. All callbacks may be sync or async.
 
-    Attributes:
-        retry_policy: The `RetryPolicy` that applies: the one given, or that of the plain keywords.
-        capacity: How many items may wait for this stage: *queue_capacity*, or its default.
-
     Raises:
         StageValidationError: An argument is not valid.
     """
@@ -211,36 +208,43 @@ class Stage:
     )
     task_timeout: float | None = field(default=None, validator=_check_timeout, kw_only=True)
 
-    # Derived once, because each run reads them. `functions` is for the engine.
-    retry_policy: RetryPolicy = field(init=False, repr=False)
-    capacity: int | float = field(init=False, repr=False)
-    functions: tuple[TaskFunction, ...] = field(init=False, repr=False)
-
     def __attrs_post_init__(self) -> None:
-        capacity = self.queue_capacity
-        derived = {
-            "retry_policy": self._make_retry_policy(),
-            "capacity": max(128, 2 * self.workers) if capacity is None else capacity,
-            "functions": tuple(TaskFunction.of(task) for task in self.tasks),
-        }
-        for name, value in derived.items():
-            object.__setattr__(self, name, value)
+        if self.retry is None or isinstance(self.retry, RetryPolicy):
+            beside, hint = "a RetryPolicy", "Write it into the policy."
+            if self.retry is None:
+                beside, hint = "retry=None", "Leave it out."
+            for argument, default in _PLAIN_RETRY.items():
+                value = getattr(self, argument)
+                if value != default:
+                    raise StageValidationError(
+                        f"{_owner(self)}: {argument}={value!r} has no effect beside "
+                        f"{beside}. {hint}"
+                    )
+        # Derived now, and not in the first run.
+        _ = self.retry_policy, self.capacity, self._functions
 
-    def _make_retry_policy(self) -> RetryPolicy:
+    @cached_property
+    def retry_policy(self) -> RetryPolicy:
+        """The `RetryPolicy` that applies: the one given, or that of the plain keywords."""
+        if self.retry is None:
+            return RetryPolicy.never()
+        if isinstance(self.retry, RetryPolicy):
+            return self.retry
         if self.retry == "per_task":
             return RetryPolicy.fixed("task", self.task_attempts, self.task_wait_seconds)
-        if self.retry == "per_stage":
-            return RetryPolicy.fixed("stage", self.stage_attempts, self.task_wait_seconds)
-        beside, hint = "retry=None", "Leave it out."
-        if self.retry is not None:
-            beside, hint = "a RetryPolicy", "Write it into the policy."
-        for argument, default in _PLAIN_RETRY.items():
-            value = getattr(self, argument)
-            if value != default:
-                raise StageValidationError(
-                    f"{_owner(self)}: {argument}={value!r} has no effect beside {beside}. {hint}"
-                )
-        return RetryPolicy.never() if self.retry is None else self.retry
+        return RetryPolicy.fixed("stage", self.stage_attempts, self.task_wait_seconds)
+
+    @cached_property
+    def capacity(self) -> int | float:
+        """How many items may wait for this stage: `queue_capacity`, or its default."""
+        if self.queue_capacity is None:
+            return max(128, 2 * self.workers)
+        return self.queue_capacity
+
+    @cached_property
+    def _functions(self) -> tuple[TaskFunction, ...]:
+        """The tasks, with their names: for the engine."""
+        return tuple(TaskFunction.of(task) for task in self.tasks)
 
 
 def check_stages(stages: Sequence[Stage]) -> tuple[Stage, ...]:

@@ -76,8 +76,13 @@ class RunHost:
                 self.run.cancel()
             else:
                 self.run.finish()
-        handled = await self._close_group(exc_type, exc, traceback)
-        if exc is None and not self._cancel_on_exit:
+        has_raised = exc is not None
+        try:
+            handled = await self._close_group(exc_type, exc, traceback)
+        finally:
+            # A cancellation that passes here refers to this frame.
+            del exc, traceback
+        if not has_raised and not self._cancel_on_exit:
             self._raise_for_early_end()
         return handled
 
@@ -103,14 +108,17 @@ class RunHost:
         fatal: list[BaseException] = []
         try:
             # An error of the body is not passed to the group, which would raise it in a group.
-            passed = (None, None, None) if is_error else (exc_type, exc, traceback)
-            handled = await self.group.__aexit__(*passed)
+            if is_error:
+                handled = await self.group.__aexit__(None, None, None)
+            else:
+                handled = await self.group.__aexit__(exc_type, exc, traceback)
         except BaseExceptionGroup as errors:
             fatal = fatal_errors(errors)
-        if fatal:
             if is_error and exc is not None:
                 fatal.insert(0, exc)
+        finally:
             # The traceback of each error refers to this frame.
             del exc, traceback
+        if fatal:
             raise_errors(fatal, "the run was ended by several errors")
         return False if is_error else handled

@@ -93,7 +93,7 @@ class TaskRunner:
         semaphores = make_semaphores(limits) if limits else {}
         executor: ThreadExecutor | None = None
         self._steps = []
-        for task in stage.functions:
+        for task in stage._functions:
             call: Call = task.function
             if not task.is_async or stage.unpack_args or stage.task_timeout is not None:
                 executor = executor or ThreadExecutor(stage.workers)
