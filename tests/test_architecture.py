@@ -24,7 +24,7 @@ LAYERS: dict[str, list[str]] = {
     "__main__": ["__main__"],
     "_cli": ["main", "demo", "demo_report"],
     "_api": ["pipeline", "block", "live_run", "result_stream"],
-    "_run": ["signals", "run_host", "run", "wiring", "feeder"],
+    "_run": ["run_host", "signals", "run", "wiring", "feeder"],
     "_workers": [
         "worker_loop",
         "processing",
@@ -44,6 +44,7 @@ LAYERS: dict[str, list[str]] = {
     "_backend": [
         "task_groups",
         "background",
+        "loops",
         "hints",
         "cancellation_watch",
         "cancellation",

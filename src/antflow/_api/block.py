@@ -39,12 +39,13 @@ class BlockMethods(Inspection):
     __slots__ = ()
 
     stages: tuple[Stage, ...]
+    handle_signals: bool
     _run: Run | None
     _block: Block | None
 
     # What `Pipeline` defines.
     _new_run: Callable[..., Run]
-    _execute: Callable[[Run], Awaitable[None]]
+    _execute: Callable[[Run, bool], Awaitable[None]]
     _set_latest: Callable[[Run], None]
 
     async def __aenter__(self: _Pipeline) -> _Pipeline:
@@ -59,7 +60,7 @@ class BlockMethods(Inspection):
                 "the pipeline is entered already. For several live runs at once, write `async with "
                 "pipeline.open() as run:` for each."
             )
-        self._block = Block(await RunHost().__aenter__())
+        self._block = Block(await RunHost(handle_signals=self.handle_signals).__aenter__())
         return self
 
     async def __aexit__(
@@ -141,7 +142,7 @@ class BlockMethods(Inspection):
         block = self._block
         if block is None:
             run = self._new_run(source=items, target=target, priority=priority)
-            await self._execute(run)
+            await self._execute(run, self.handle_signals)
             return run.completion.admitted
         run = block.host.run or self._start_in(block)
         block.started = run.state.lifecycle.takes_input

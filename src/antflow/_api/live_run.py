@@ -25,9 +25,12 @@ class PipelineRun(Inspection):
     until everything that was fed is finished; if the body raises, running tasks are cancelled.
     """
 
-    def __init__(self, run: Run, set_latest: Callable[[Run], None]) -> None:
+    def __init__(
+        self, run: Run, set_latest: Callable[[Run], None], *, handle_signals: bool = False
+    ) -> None:
         self._run = run
         self._set_latest = set_latest
+        self._handle_signals = handle_signals
         self._host: RunHost | None = None
 
     @property
@@ -39,11 +42,12 @@ class PipelineRun(Inspection):
         Start the workers.
 
         Raises:
-            PipelineError: It was entered before.
+            PipelineError: It was entered before; or it handles signals, and this is not the main
+                thread.
         """
         if self._host is not None:
             raise PipelineError("a run can be entered once. Call pipeline.open() for another.")
-        self._host = await RunHost().__aenter__()
+        self._host = await RunHost(handle_signals=self._handle_signals).__aenter__()
         self._set_latest(self._run)
         self._host.start(self._run)
         return self
