@@ -44,10 +44,10 @@ LAYERS: dict[str, list[str]] = {
     "_backend": [
         "task_groups",
         "background",
-        "loops",
         "hints",
         "cancellation_watch",
         "cancellation",
+        "loops",
         "context",
         "fairness",
     ],

@@ -1,14 +1,16 @@
-"""The caller's surroundings: its backend, its asyncio task, its context variables."""
+"""The caller's surroundings: its backend, loop, loop task and context variables."""
 
 from __future__ import annotations
 
 # anyio has no way to ask for the backend's own task and its context.
 import asyncio
 import sys
-from contextvars import Context, copy_context
+import weakref
+from contextvars import Context, ContextVar, copy_context
 from typing import Any
 
 from anyio import get_cancelled_exc_class
+from attrs import frozen
 
 
 def on_asyncio() -> bool:
@@ -16,9 +18,45 @@ def on_asyncio() -> bool:
     return issubclass(get_cancelled_exc_class(), asyncio.CancelledError)
 
 
-def current_asyncio_task() -> asyncio.Task[Any] | None:
-    """Return the current task on asyncio, None on trio."""
-    return asyncio.current_task() if on_asyncio() else None
+def current_token() -> Any:
+    """Return what identifies the loop of the caller: the asyncio loop, or the token of trio."""
+    if on_asyncio():
+        return asyncio.get_running_loop()
+    return sys.modules["trio"].lowlevel.current_trio_token()
+
+
+def cancelling(task: asyncio.Task[Any]) -> int:
+    """Return how many calls of ``task.cancel()`` were not undone; 0 on Python 3.10."""
+    return task.cancelling() if sys.version_info >= (3, 11) else 0
+
+
+@frozen(eq=False)
+class Host:
+    """
+    The loop task that waits for the end of a run, when the run began.
+
+    Attributes:
+        token: What identifies its loop; see `check_loop`.
+        task: The asyncio task; None on trio. Tasks of the run may keep the host alive for longer
+            than the run, and that must not keep what its caller refers to.
+        cancelling: How many calls of ``task.cancel()`` were not undone by then.
+    """
+
+    token: Any
+    task: weakref.ref[asyncio.Task[Any]] | None
+    cancelling: int
+
+
+def current_host() -> Host:
+    """Return the current loop task as the host of a run that begins."""
+    task = asyncio.current_task() if on_asyncio() else None
+    if task is None:
+        return Host(current_token(), None, 0)
+    return Host(current_token(), weakref.ref(task), cancelling(task))
+
+
+# The host of the current run.
+host_task: ContextVar[Host | None] = ContextVar("antflow_host_task", default=None)
 
 
 def current_context() -> Context | None:
@@ -27,9 +65,9 @@ def current_context() -> Context | None:
 
     None where the loop does not offer it: on asyncio before Python 3.12.
     """
-    task: Any = current_asyncio_task()
-    if task is None:
+    if not on_asyncio():
         return sys.modules["trio"].lowlevel.current_task().context  # type: ignore[no-any-return]
+    task: Any = asyncio.current_task()
     return task.get_context() if sys.version_info >= (3, 12) else None
 
 

@@ -13,7 +13,7 @@ from anyio import NoEventLoopError
 from attrs import frozen
 
 from .._model.errors import PipelineError
-from .context import on_asyncio
+from .context import Host, current_token, on_asyncio
 
 
 @frozen(eq=False)
@@ -35,13 +35,6 @@ def current_loop() -> Loop:
     """Return the loop of the caller."""
     token = current_token()
     return Loop(token, _asyncio_caller(token) if on_asyncio() else _trio_caller(token))
-
-
-def current_token() -> Any:
-    """Return what identifies the loop of the caller: see `Loop.token`."""
-    if on_asyncio():
-        return asyncio.get_running_loop()
-    return sys.modules["trio"].lowlevel.current_trio_token()
 
 
 def _asyncio_caller(loop: asyncio.AbstractEventLoop) -> Callable[[Callable[[], object]], bool]:
@@ -68,35 +61,37 @@ def _trio_caller(token: Any) -> Callable[[Callable[[], object]], bool]:
     return call_soon
 
 
-def check_loop(token: Any, method: str) -> None:
+def check_loop(host: Host | None, method: str) -> None:
     """
     Reject a call from another loop than that of the run, where it would wait forever.
 
     Args:
-        token: The `Loop.token` of the run; None if it has not started.
+        host: The host of the run; None if the run has not started, or has ended.
         method: The name of the method that was called.
 
     Raises:
         PipelineError: The caller runs in another loop, or in none.
     """
-    if token is None:
+    if host is None:
         return
     try:
-        if current_token() is token:
+        if current_token() is host.token:
             return
     except NoEventLoopError:
         pass
-    if isinstance(token, asyncio.AbstractEventLoop):
-        native = f"asyncio.run_coroutine_threadsafe(pipeline.{method}(…), loop)"
-        inside = f"loop.call_soon_threadsafe(loop.create_task, pipeline.{method}(…))"
+    items = "items" if method == "feed" else ""
+    function = f"pipeline.{method}{items and ', items'}"
+    call = f"anyio.from_thread.run({function}, token=token)"
+    if isinstance(host.token, asyncio.AbstractEventLoop):
+        native = f"asyncio.run_coroutine_threadsafe(pipeline.{method}({items}), loop).result()"
+        soon = f"loop.call_soon_threadsafe(loop.create_task, pipeline.{method}({items}))"
     else:
-        native = f"trio.from_thread.run(pipeline.{method}, …, trio_token=token)"
-        inside = "token.run_sync_soon(…)"
+        native = f"trio.from_thread.run({function}, trio_token=trio_token)"
+        soon = f"trio_token.run_sync_soon(nursery.start_soon, {function})"
     raise PipelineError(
-        f"{method}() was called in thread {threading.current_thread().name!r}, outside of the "
-        "event loop that the run belongs to, and would wait forever there. In the loop of the run, "
-        "take `token = anyio.lowlevel.current_token()`. In another thread, write "
-        f"`anyio.from_thread.run(pipeline.{method}, …, token=token)`, or, without anyio, "
-        f"`{native}`. In another loop, which must not block, write "
-        f"`await anyio.to_thread.run_sync(…)` around that call, or `{inside}`."
+        f"{method}() was called in thread {threading.current_thread().name!r}, not in the event "
+        "loop that the run belongs to: it would wait forever. In that loop, take `token = "
+        f"anyio.lowlevel.current_token()`. In another thread, write `{call}`, or, without anyio, "
+        f"`{native}`. To go on without waiting, write `{soon}`. In another loop, which must not "
+        "block, make the call in a thread: `await anyio.to_thread.run_sync(…)`."
     )

@@ -32,9 +32,9 @@ from typing import Any
 from anyio import CancelScope, Event, create_task_group
 from anyio.abc import TaskGroup
 
-from .._backend.cancellation import host_task
 from .._backend.cancellation_watch import CancellationWatch
-from .._backend.context import current_asyncio_task
+from .._backend.context import Host, current_host, host_task
+from .._backend.loops import check_loop
 from .._backend.task_groups import RunTasks, fatal_errors, raise_fatal
 from .._definition.stage import Stage
 from .._model.errors import PipelineError
@@ -78,7 +78,7 @@ class Run:
         # Of the loop tasks that carry items, and of nothing else: it cancels item tasks only.
         self._scope = CancelScope()
         self._group: TaskGroup
-        self._host: Any = None
+        self._host: Host | None = None
         self._pools: list[Pool] = []
 
     async def execute(self) -> None:
@@ -93,7 +93,7 @@ class Run:
                 as itself, or, if there are several, in one flat group.
         """
         fatal: list[BaseException] = []
-        self._host = current_asyncio_task()
+        self._host = current_host()
         try:
             with self._scope:
                 async with create_task_group() as self._group:
@@ -140,8 +140,7 @@ class Run:
     def _open(self) -> None:
         """Build the pools, and start the first worker of each and the feeder of the source."""
         lifecycle, plan = self.state.lifecycle, self._plan
-        # Workers are started by workers. Without a context given here, a new one would inherit the
-        # context variables that a task has set, in place of those of the caller.
+        # Without one, a worker inherits what a task has set in the worker that starts it.
         start = partial(self._group.create_task, context=self._context_inside())
         tasks = RunTasks(start, self._scope.cancel)
         self._pools = build_pools(plan, self.completion, tasks, self._stragglers)
@@ -158,8 +157,7 @@ class Run:
         self.completion.check()
 
     def _close(self) -> None:
-        # Not before the group is closed: a worker that is being cancelled must not find its queue
-        # broken.
+        # After the group: a worker that is being cancelled must not find its queue broken.
         for pool in self._pools:
             pool.queue.close()
         # These refer to the run: without them, there is no reference cycle.
@@ -205,9 +203,10 @@ class Run:
             or, inside the run, so far.
 
         Raises:
-            PipelineError: The run takes no more input.
+            PipelineError: The run takes no more input, or belongs to another loop.
             Exception: What *source* raised; the items before it are processed all the same.
         """
+        check_loop(self._host, "feed")
         self.completion.expect_feed()
         try:
             await self._feeds.opened.wait()
@@ -224,8 +223,9 @@ class Run:
         Wait until everything that was fed is finished, and no source is being read.
 
         Raises:
-            PipelineError: It would wait for the caller itself.
+            PipelineError: It would wait for the caller itself, or belongs to another loop.
         """
+        check_loop(self._host, "join")
         if self.called_from_run:
             raise PipelineError(
                 "join() was called by a task or callback of the run that it would wait for, which "
@@ -261,6 +261,7 @@ class Run:
         A task or callback of the run itself does not wait, and nobody waits for a stream to be
         drained, because that depends on its consumer.
         """
+        check_loop(self._host, "shutdown")
         if self.ended.is_set():
             return
         if drain:

@@ -31,7 +31,7 @@ from typing import Any
 from anyio import EndOfStream, WouldBlock
 from anyio.lowlevel import checkpoint
 
-from .._backend.cancellation import is_item_failure
+from .._backend.cancellation import forget_cancellations, is_item_failure
 from .._backend.context import current_context, restore_context
 from .._backend.fairness import ITEMS_PER_TURN
 from .._events.publishing import publish
@@ -118,6 +118,7 @@ async def work(pool: Pool, worker: Worker) -> None:
                     raise
                 error = caught
             if error is not None:
+                forget_cancellations()
                 processing = process(record, pool, worker, error)
                 # Its traceback refers to this frame.
                 error = None
