@@ -132,7 +132,7 @@ class BlockMethods(Inspection):
         Raises:
             ValueError: There is no stage with the name *target_stage*.
             PipelineError: *items* cannot be iterated over, *priority* is not a number, or the
-                pipeline was shut down before.
+                pipeline was shut down before, or runs in another event loop.
             Exception: What *items* raised; the items before it are processed all the same.
         """
         owner = "Pipeline.feed()"
@@ -166,7 +166,7 @@ class BlockMethods(Inspection):
 
         Raises:
             PipelineError: It was called by a task or callback of the run itself, or for a stream:
-                it would wait for its caller.
+                it would wait for its caller. Or it was called in another event loop.
         """
         block = self._block
         run = self._run if block is None else block.host.run
@@ -179,7 +179,7 @@ class BlockMethods(Inspection):
 
     async def shutdown(self, *, drain: bool = True) -> None:
         """
-        Stop the newest run, from any loop task, and wait for its end.
+        Stop the newest run, from any task of its event loop, and wait for its end.
 
         Tasks and callbacks of the run itself may call it as well; they do not wait. Nobody waits
         for a stream to be drained, because that depends on its consumer.
@@ -188,6 +188,10 @@ class BlockMethods(Inspection):
             drain: Whether what was read so far is finished: then `run()` returns it, and a stream
                 gives it. If False, running tasks are cancelled; `run()`, or the iteration over a
                 stream, raises PipelineError if that leaves items unfinished.
+
+        Raises:
+            PipelineError: It was called in another event loop, or in a thread. The message says
+                what to write there.
         """
         run = self._run
         if self._block is not None and self._block.host.run is run:

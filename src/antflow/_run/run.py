@@ -106,8 +106,7 @@ class Run:
             try:
                 raise_fatal(fatal)
             finally:
-                # The traceback of each refers to this frame.
-                del fatal
+                del fatal  # The traceback of each refers to this frame.
         unfinished, admitted = self.completion.unfinished, self.completion.admitted
         meant = self.state.lifecycle.was_cancelled or self.state.has_too_many_failures
         if unfinished and not meant:
@@ -160,7 +159,7 @@ class Run:
         # After the group: a worker that is being cancelled must not find its queue broken.
         for pool in self._pools:
             pool.queue.close()
-        # These refer to the run: without them, there is no reference cycle.
+        # These refer to the run, and would be a reference cycle.
         self._pools.clear()
         self._host = None
         self.state.end()
@@ -236,7 +235,8 @@ class Run:
                 "join(): a stream is finished by its consumer. Iterate to the end, or call "
                 "shutdown() and then iterate to the end."
             )
-        await self.completion.idle.wait()
+        if not self.ended.is_set():  # its events belong to a loop, which may have ended as well
+            await self.completion.idle.wait()
 
     def finish(self) -> None:
         """End as soon as everything that was fed is finished, and no source is being read."""
