@@ -5,7 +5,9 @@ from __future__ import annotations
 # anyio has no way to ask for the backend's own task and its context.
 import asyncio
 import sys
+import types
 import weakref
+from collections.abc import Coroutine, Generator
 from contextvars import Context, ContextVar, copy_context
 from typing import Any
 
@@ -81,3 +83,36 @@ def restore_context(context: Context) -> bool:
         if variable.get() is not value:
             variable.set(value)
     return True
+
+
+@types.coroutine
+def run_in_context(
+    context: Context, coroutine: Coroutine[Any, Any, Any]
+) -> Generator[Any, Any, Any]:
+    """
+    Await *coroutine* in *context*, in the current loop task.
+
+    Everything that reads or copies the current context sees *context*: callbacks of the loop, and
+    new loop tasks and threads. Everything that asks for the loop task sees the current one: scopes,
+    time limits and `asyncio.current_task()`.
+    """
+    step: Any = coroutine.send
+    argument: Any = None
+    try:
+        while True:
+            try:
+                awaited = context.run(step, argument)
+            except StopIteration as end:
+                return end.value
+            # Outside the except block, or errors of the coroutine would have this as context.
+            try:
+                argument = yield awaited
+                step = coroutine.send
+            except GeneratorExit:
+                context.run(coroutine.close)
+                raise
+            except BaseException as error:
+                step, argument = coroutine.throw, error
+    finally:
+        # An error refers to this frame, which must not refer to the error.
+        del coroutine, step, argument

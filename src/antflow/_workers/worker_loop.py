@@ -8,8 +8,9 @@ Each worker of a stage runs `work()` in a loop task of its own. One iteration is
 stage, so its cost is the cost of a pipeline. The cases, in the order of the code:
 
 1. The run is stopping: leave.
-2. A task has changed context variables: restore them, or, if that is not possible, continue in a
-   new loop task.
+2. A task has changed context variables: restore them. If that is not possible, because a variable
+   is new, continue in a new loop task, and from now on run each item of the stage in a context of
+   its own, on the general path.
 3. There is an item in the queue: take it, without awaiting.
 4. There is none: leave if two others wait already; else wait for one. The queue is closed: leave.
    The last worker that leaves closes the next queue, so the end travels as the items do.
@@ -32,7 +33,7 @@ from anyio import EndOfStream, WouldBlock
 from anyio.lowlevel import checkpoint
 
 from .._backend.cancellation import forget_cancellations, is_item_failure
-from .._backend.context import current_context, restore_context
+from .._backend.context import current_context, restore_context, run_in_context
 from .._backend.fairness import ITEMS_PER_TURN
 from .._events.publishing import publish
 from .._model.record import Record
@@ -75,6 +76,7 @@ async def work(pool: Pool, worker: Worker) -> None:
                 is_clean = False
             if not is_clean:
                 if not restore_context(context):
+                    pool.isolate_items()
                     scaling.restarted()
                     _start(pool, worker)
                     return
@@ -103,7 +105,10 @@ async def work(pool: Pool, worker: Worker) -> None:
             if not pool.has_fast_path or bus.task_subscriptions:
                 if queue.heap is not None:
                     record = queue.heap.pop(record)
-                await process(record, pool, worker)
+                processing: Any = process(record, pool, worker)
+                if pool.isolates_items:
+                    processing = run_in_context(context.copy(), processing)
+                await processing
                 continue
 
             worker.record = record
