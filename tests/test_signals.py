@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from antflow import Pipeline, PipelineError, Stage, StageValidationError
 from antflow._run import signals
 from antflow._run.signals import handling_signals
+from antflow.testing import explore, interrupt, schedules
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no signal handlers in its loops")
 
@@ -374,6 +375,66 @@ async def test_signals_that_come_at_once_are_heard_before_the_runs_end(
     assert handler.numbers == list(dict.fromkeys(numbers[2:]))
 
 
+async def overlapping_runs() -> list[str]:
+    """Two runs that handle signals, and a third that starts when the first has ended."""
+    ends: list[str] = []
+
+    async def run(count: int) -> None:
+        pipeline = Pipeline([Stage("A", 2, [same], queue_capacity=0)], handle_signals=True)
+        try:
+            results = await pipeline.run(range(count))
+            assert results.values == list(range(len(results)))
+            ends.append("all" if len(results) == count else "drained")
+        except KeyboardInterrupt:
+            assert pipeline.get_stats().items_processed < count
+            ends.append("interrupted")
+
+    async def twice() -> None:
+        await run(3)
+        await run(3)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(twice)
+        group.start_soon(run, 5)
+    return ends
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@given(
+    schedule=schedules(),
+    steps=st.lists(st.integers(1, 120), min_size=1, max_size=3, unique=True),
+)
+def test_signals_at_any_step_are_heard_under_any_schedule(
+    backend: str, schedule: Any, steps: list[int]
+) -> None:
+    sent = 0
+    handler = Heard()
+
+    def send(exploration: Any) -> None:
+        nonlocal sent
+        sent += 1
+        interrupt(exploration)
+
+    before = {number: signal.signal(number, handler) for number in NUMBERS}
+    try:
+        ends = explore(
+            overlapping_runs,
+            backend=backend,
+            schedule=schedule,
+            hooks=dict.fromkeys(steps, send),
+        )
+    finally:
+        installed = [signal.signal(number, previous) for number, previous in before.items()]
+    assert installed == [handler, handler]
+    assert not signals._receivers
+    assert ends is not None
+    assert len(ends) == 3
+    # Only a second signal interrupts, and nothing ends early without a signal.
+    assert "interrupted" not in ends or sent >= 2
+    assert sent or ends == ["all"] * 3
+    assert len(handler.numbers) <= sent
+
+
 async def test_a_handler_that_was_set_meanwhile_stays(heard: Heard) -> None:
     other = Heard()
     with handling_signals(lambda: None, lambda: None):
@@ -563,6 +624,15 @@ class TestLiveRuns:
         async with open_block(kind, same):
             signal.raise_signal(signal.SIGTERM)
             await anyio.sleep_forever()
+
+    async def test_two_signals_at_once_end_a_block_without_a_run(
+        self, heard: Heard, kind: str
+    ) -> None:
+        with pytest.raises(KeyboardInterrupt):  # noqa: PT012
+            async with open_block(kind, same):
+                for _ in range(2):
+                    signal.raise_signal(signal.SIGTERM)
+                await anyio.sleep_forever()
 
     async def test_the_second_signal_ends_everything(self, heard: Heard, kind: str) -> None:
         block = open_block(kind, forever)
