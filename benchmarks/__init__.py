@@ -1,10 +1,10 @@
 """
-What antflow costs, beside the alternatives.
+The cost of antflow, compared with alternatives.
 
     nox -s bench                                  # everything; writes docs/benchmarks.md and .svg
     nox -s bench -- no-op sleeps --rounds 9       # single workloads; prints their tables
     nox -s bench -- --list                        # the names of the workloads
-    nox -s bench -- --quick                       # antflow beside asyncio.Queue, in seconds
+    nox -s bench -- --quick                       # antflow and asyncio.Queue, in seconds
 
 Without nox, in the root of a clone, with antflow, trio and uvloop installed:
 

@@ -132,14 +132,14 @@ def asyncio_queues(tasks: list[Task], workers: int, buffer: int | None = None) -
         async def worker(index: int) -> None:
             task = tasks[index]
             queue = queues[index]
-            following = queues[index + 1] if index + 1 < len(queues) else None
+            downstream = queues[index + 1] if index + 1 < len(queues) else None
             while (item := await queue.get()) is not done:
                 number, value = item
                 value = await task(value)
-                if following is None:
+                if downstream is None:
                     results[number] = value
                 else:
-                    await following.put((number, value))
+                    await downstream.put((number, value))
 
         pools = [
             [asyncio.create_task(worker(index)) for _ in range(workers)]

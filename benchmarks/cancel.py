@@ -1,5 +1,5 @@
 """
-What it costs to cancel a run of busy workers, beside a bare task group of sleeping tasks.
+The cost of cancelling a run of busy workers, compared with a bare task group of sleeping tasks.
 
 All workers sleep forever, and then a scope around the run is cancelled. The CPU time from the
 cancellation to the end of the run is compared with that of as many tasks in an anyio task group.
@@ -22,7 +22,7 @@ import anyio
 
 from antflow import Pipeline, Stage
 
-BOUND = 2.0  # times what the bare task group takes
+BOUND = 2.0  # times the cost of the bare task group
 Body = Callable[[int, Callable[[], Awaitable[None]]], Awaitable[Any]]
 
 
@@ -45,7 +45,7 @@ def measure(body: Body, workers: int, backend: dict[str, Any]) -> float:
     async def main() -> float:
         asleep = 0
         all_asleep = anyio.Event()
-        begun = 0.0
+        started = 0.0
 
         async def sleep() -> None:
             nonlocal asleep
@@ -55,11 +55,11 @@ def measure(body: Body, workers: int, backend: dict[str, Any]) -> float:
             await anyio.sleep_forever()
 
         async def cancel(scope: anyio.CancelScope) -> None:
-            nonlocal begun
+            nonlocal started
             await all_asleep.wait()
             await anyio.lowlevel.checkpoint()
             gc.collect()
-            begun = time.process_time()
+            started = time.process_time()
             scope.cancel()
 
         async with anyio.create_task_group() as group:
@@ -68,13 +68,13 @@ def measure(body: Body, workers: int, backend: dict[str, Any]) -> float:
                 await body(workers, sleep)
             assert scope.cancelled_caught
             ended = time.process_time()
-        return ended - begun
+        return ended - started
 
     return anyio.run(main, **backend)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="What it costs to cancel busy workers.")
+    parser = argparse.ArgumentParser(description="The cost of cancelling busy workers.")
     parser.add_argument("--workers", type=int, default=1_000)
     parser.add_argument("--rounds", type=int, default=15)
     arguments = parser.parse_args()
@@ -89,7 +89,7 @@ def main() -> None:
             for body in (task_group, pipeline):
                 spent = measure(body, arguments.workers, backend)
                 times.setdefault((name, body.__name__), []).append(spent)
-    print(f"{arguments.workers:,} busy workers are cancelled: CPU ms, medians\n")
+    print(f"Cancelling {arguments.workers:,} busy workers, medians of CPU ms:\n")
     print("| backend | bare task group | antflow | ratio | bound |")
     print("|---|---|---|---|---|")
     for name in backends:

@@ -103,7 +103,7 @@ def one_item(case: Case, count: int, warm_up: int) -> Measured:
     return {"cpu": cpu, "wall": wall, "items": 1}
 
 
-def rest(case: Case, count: int, warm_up: int) -> Measured:
+def idle_run(case: Case, count: int, warm_up: int) -> Measured:
     """Measure one run inside a loop, after others whose tasks do not sleep."""
 
     async def main() -> Measured:

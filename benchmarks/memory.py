@@ -1,5 +1,5 @@
 """
-What antflow keeps in memory: nothing of a stream, and little beside the results of run().
+Memory that grows with the number of items: none for stream(), little besides the results for run().
 
 Three no-op stages of eight workers. Each figure is the peak of the resident memory of an
 interpreter of its own, minus the peak with ten thousand items: the part that grows with the number
@@ -33,7 +33,7 @@ FEW = 10_000
 MEGABYTE = 1_000_000
 
 STREAM_BOUND = 10  # megabytes, however many items
-RUN_BOUND = 150  # bytes per item, beside the results themselves
+RUN_BOUND = 150  # bytes per item, without the results themselves
 
 
 async def no_op(value: Any) -> Any:
@@ -47,11 +47,11 @@ def pipeline() -> Pipeline:
 async def stream(count: int, ordered: bool = False) -> int:
     """Stream generated items, and drop the results."""
     source = (number for number in range(count))
-    given = 0
+    received = 0
     async with pipeline().stream(source, ordered=ordered) as results:
         async for _ in results:
-            given += 1
-    return given
+            received += 1
+    return received
 
 
 async def stream_ordered(count: int) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .cases import Case, Comparison, Measured, Workload, cpu_per_item_stage
-from .throughput import BACKENDS, CPU, QUEUE, beside, limits, on_each
+from .throughput import BACKENDS, CPU, QUEUE, compared, limits, on_each
 
 MANY = 1_000_000  # measured only when everything is, or with --full
 LINEAR = 1.5
@@ -46,11 +46,11 @@ IDLE = Workload(
     title="A run of one item that takes 3 s, three stages × 1,000 workers",
     unit="% of a core",
     figure=share_of_core,
-    measure="measures:rest",
+    measure="measures:idle_run",
     rounds=3,
     cases=(
-        Case(QUEUE.name, QUEUE.code, 1, tasks="rest", workers=1_000),
-        *on_each("antflow", items=1, tasks="rest", workers=1_000),
+        Case(QUEUE.name, QUEUE.code, 1, tasks="sleep_3_s", workers=1_000),
+        *on_each("antflow", items=1, tasks="sleep_3_s", workers=1_000),
     ),
     comparisons=(Comparison("bound", None, limits("antflow", 0.5, 0.5, 0.5)),),
     note="The CPU time includes the start and the end of the run.",
@@ -66,7 +66,7 @@ FAILURES = Workload(
         *on_each(NONE, options={"task_attempts": 1}),
         *on_each(SOME, tasks="fail", options={"task_attempts": 1}),
     ),
-    comparisons=(Comparison("× none fails", beside(SOME, NONE), limits(SOME, 1.5, 1.5, 1.5)),),
+    comparisons=(Comparison("× none fails", compared(SOME, NONE), limits(SOME, 1.5, 1.5, 1.5)),),
 )
 
 SIZES = (1_000, 10_000, 100_000, MANY)
@@ -145,7 +145,7 @@ CANCEL = Workload(
         for backend in BACKENDS
         for name, body in ((BARE, "task_group"), (OURS, "pipeline"))
     ),
-    comparisons=(Comparison("× bare task group", beside(OURS, BARE), limits(OURS, 2, 2, 2)),),
+    comparisons=(Comparison("× bare task group", compared(OURS, BARE), limits(OURS, 2, 2, 2)),),
 )
 
 DEPENDENCIES = "asyncio, anyio, attrs, stamina"

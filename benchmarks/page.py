@@ -88,11 +88,11 @@ def head() -> str:
     )
 
 
-def short_first(outcomes: list[Outcome], memory: str) -> str:
+def missed_bounds(outcomes: list[Outcome], memory: str) -> str:
     """Return the section that lists the bounds that were missed."""
     of_memory = [line for line in memory.splitlines() if line.endswith((" ok", TOO_MUCH))]
     judged = sum(map(tables.bounds_judged, outcomes)) + len(of_memory)
-    lines = [line for outcome in outcomes for line in tables.shortfalls(outcome)]
+    lines = [line for outcome in outcomes for line in tables.missed_bounds(outcome)]
     lines += [f"memory: {' '.join(line.split())}" for line in of_memory if TOO_MUCH in line]
     if not lines:
         return f"## Missed bounds\n\nNone: all {judged} bounds were met.\n"
@@ -116,7 +116,7 @@ def write(outcomes: list[Outcome], memory: str, instructions: str) -> None:
     last = [outcome for outcome in outcomes if outcome.workload is FAIRNESS]
     parts = [
         head(),
-        short_first(outcomes, memory),
+        missed_bounds(outcomes, memory),
         f"![{NO_OP.title}: {NO_OP.unit}]({PLOT.name})\n",
         HOW.format(enough=ENOUGH),
         *(tables.section(outcome) for outcome in outcomes if outcome not in last),

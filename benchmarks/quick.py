@@ -1,9 +1,9 @@
 """
-antflow on asyncio beside asyncio.Queue, in one process, in seconds.
+antflow on asyncio compared with asyncio.Queue, in one process, in seconds.
 
     python -m benchmarks --quick [--rounds N]
 
-For a quick comparison during a change of the engine. The rounds are interleaved in one process, so
+For a quick comparison while the engine is changed. The rounds are interleaved in one process, so
 the ratio is stable, but the contenders share the state of that process.
 """
 

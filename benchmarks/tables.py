@@ -69,7 +69,7 @@ def section(outcome: Outcome) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def shortfalls(outcome: Outcome) -> list[str]:
+def missed_bounds(outcome: Outcome) -> list[str]:
     """Return a line for each bound that was missed."""
     figures = outcome.figures()
     lines = []

@@ -85,7 +85,7 @@ def tasks_of(case: Case, count: int) -> list[Task]:
         return [sleeping(case.backend, table) for table in durations(case.stages, count)]
     if case.tasks == "sleep_10_ms":
         return [sleeping(case.backend, [0.01] * count)] * case.stages
-    if case.tasks == "rest":
+    if case.tasks == "sleep_3_s":
         return [sleeping(case.backend, [3.0] * count)] + [no_op] * (case.stages - 1)
     if case.tasks == "fail":
         # Items fail in the last stage, so that each has passed all stages.

@@ -24,7 +24,7 @@ def limits(name: str, *values: float) -> dict[str, float]:
     return {f"{name}, {backend}": value for backend, value in zip(BACKENDS, values)}
 
 
-def beside(name: str, base: str) -> dict[str, str]:
+def compared(name: str, base: str) -> dict[str, str]:
     return {f"{name}, {backend}": f"{base}, {backend}" for backend in BACKENDS}
 
 
@@ -54,7 +54,7 @@ NO_OP = Workload(
         ),
         Comparison(
             "× run()",
-            beside(UNORDERED, "antflow") | beside(ORDERED, "antflow"),
+            compared(UNORDERED, "antflow") | compared(ORDERED, "antflow"),
             limits(UNORDERED, 1.5, 1.5, 1.5) | limits(ORDERED, 1.5, 1.5, 1.5),
         ),
     ),
@@ -83,7 +83,7 @@ PEER_CASES: dict[str, tuple[str, str, dict[str, Any], int, float]] = {
 }
 PEERS = Workload(
     name="peers",
-    title="The no-op workload on asyncio, beside alternative libraries",
+    title="The no-op workload on asyncio, compared with alternative libraries",
     unit=CPU,
     figure=cpu_per_item_stage,
     cases=(
@@ -122,7 +122,7 @@ YIELDS = Workload(
 )
 
 
-def beside_ideal(case: Case, measured: Measured) -> float:
+def compared_with_ideal(case: Case, measured: Measured) -> float:
     return measured["wall"] / ideal(case, measured["items"])
 
 
@@ -131,7 +131,7 @@ SLEEPS = Workload(
     name="sleeps",
     title="Three stages × 50 workers that sleep 0–10 ms, 2,000 items",
     unit="wall time over the ideal",
-    figure=beside_ideal,
+    figure=compared_with_ideal,
     cases=(replace(QUEUE, **SLEEPING), *on_each("antflow", **SLEEPING)),
     comparisons=(Comparison("× asyncio.Queue", QUEUE.name, limits("antflow", 1.3, 1.3, 1.3)),),
     note=(
@@ -156,7 +156,7 @@ CROWDS = (
 )
 # The base of the no-op workload.
 SHORT_QUEUE = replace(CROWDS[0], name=f"{QUEUE.name}, 64 places", options={"buffer": 64})
-# Only those on asyncio, like the Queue.
+# Only the cases on asyncio, like the Queue.
 LONGER_CROWDS = tuple(longer(case) for case in CROWDS[:3])
 CROWD = Workload(
     name="crowd",
@@ -179,6 +179,6 @@ CROWD = Workload(
     note=(
         "All queues hold two items per worker, except the Queue of 64 places, which is the base of "
         "the no-op workload. With 20 items per worker, starting the workers is about a tenth of "
-        "the cost; with 100 items it is little."
+        "the cost; with 100 items it is a small part."
     ),
 )

@@ -1,5 +1,5 @@
 """
-Write proof.md from the figures of the slow session, `nox -s proof`.
+Write proof.md from the figures that `nox -s proof` recorded.
 
     python docs/write_proof.py FIGURES.json docs/proof.md
 """
@@ -21,26 +21,26 @@ PACKAGES = ("antflow", "anyio", "trio", "stamina", "hypothesis")
 HEAD = """\
 # Proof
 
-The promises of antflow are tested under every fault that we could think of, injected wherever it
-can occur. Each row is a group of tests in `tests/faults`. "Runs" are whole executions, from the
-first step to the last: under schedules that hypothesis draws (which loop task runs next, which is
-held back, and for how long), or with the fault before each step of an execution in turn. Rows
-without runs are tested in the normal order of the backends; some of them in processes of their
-own, also on uvloop. This page is written only if all tests pass.
+These tests inject faults into pipelines, and check that the promises of antflow still hold. Each
+row is a group of tests in `tests/faults`. A run is one execution from its first step to its last:
+under a schedule that hypothesis draws (which loop task makes the next step, which one is held back,
+and for how many steps), or with the fault injected before one step, for every step or every n-th
+step in turn. Tests without runs use the default order of asyncio, uvloop and trio; some start a
+separate process. This page is written only if all tests pass.
 
 Written by `nox -s proof` on {day}: {versions}.
 """
 
 CANCELLING = """\
-## What cancellation costs (row 9)
+## Cost of a cancellation (row 9)
 
 """
 
 WATCHING = """\
-## What slow_callback_duration and cancel_grace cost (row 27)
+## Cost of slow_callback_duration and cancel_grace (rows 12 and 27)
 
-The bound is 3 µs per task more than in the first line. Pipelines that set neither option pay
-nothing.
+The bound is 3 µs per task more than with neither option. A pipeline that sets neither option has no
+additional cost.
 
 """
 
@@ -52,7 +52,7 @@ def versions() -> str:
 
 def table(rows: dict[str, Any]) -> str:
     lines = [
-        "| row | what | tests | cases | runs, asyncio | runs, trio | steps | seconds |",
+        "| row | what is tested | tests | cases | runs, asyncio | runs, trio | steps | seconds |",
         "|---:|---|---:|---:|---:|---:|---:|---:|",
     ]
     for number in sorted(rows, key=int):
@@ -79,7 +79,9 @@ def further_figures(rows: dict[str, Any]) -> str:
     ]
     if not found:
         return ""
-    return "\n".join(["## Sizes", "", "| row | what | measured |", "|---:|---|---:|", *found, ""])
+    return "\n".join(
+        ["## Memory", "", "| row | memory of | measured |", "|---:|---|---:|", *found, ""]
+    )
 
 
 def measured(script: str) -> str:

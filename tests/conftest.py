@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, settings
 
 from antflow.testing import backends as virtual_backends
 
-# Deadlines measure the machine, and the fixtures that hypothesis warns of are the backend's name.
+# Deadlines would measure the machine. The function-scoped fixture that hypothesis warns about is
+# only the name of the backend.
 settings.register_profile(
     "antflow",
     deadline=None,
@@ -29,11 +30,11 @@ if find_spec("uvloop"):
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "row(number, title): belongs to the catalogue of faults")
-    config.addinivalue_line("markers", "virtual_time: the test runs on clocks that jump")
+    config.addinivalue_line("markers", "virtual_time: the test runs on a virtual clock")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run each async test on all backends, or, where time matters, on those with virtual time."""
+    """Run async tests on all backends, and those marked `virtual_time` on virtual clocks."""
     if "anyio_backend" in metafunc.fixturenames:
         virtual = metafunc.definition.get_closest_marker("virtual_time")
         metafunc.parametrize(
@@ -47,8 +48,8 @@ def anyio_backend(request: pytest.FixtureRequest) -> Any:
 
 
 @pytest.fixture(autouse=True)
-def _stamina_as_users_have_it() -> Iterator[None]:
-    """Leave stamina as it was, and its warnings of retries out of the output."""
+def _reset_stamina() -> Iterator[None]:
+    """Restore the defaults of stamina after each test, and keep its warnings out of the output."""
     stamina.instrumentation.set_on_retry_hooks([])
     yield
     stamina.instrumentation.set_on_retry_hooks(None)

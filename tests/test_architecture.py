@@ -1,4 +1,4 @@
-"""The layout: imports go down only, names say what is public, and modules stay small."""
+"""The layout: imports go down only, names show what is public, and modules are small."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ import antflow.testing
 SOURCE = Path(antflow.__file__).parent
 DOCS = Path(__file__).parent.parent / "docs"
 
-# The top layer first. A module imports only from the layers below its own, or what is listed after
+# Top layer first. A module imports only from lower layers, and from modules that are listed after
 # it in its own layer.
 LAYERS: dict[str, list[str]] = {
     "__main__": ["__main__"],
     "_cli": ["main", "demo", "demo_report"],
-    "_api": ["pipeline", "block", "live_run", "result_stream"],
-    "_run": ["run_host", "signals", "run", "wiring", "feeder"],
+    "_api": ["pipeline", "block", "current", "live_run", "result_stream"],
+    "_run": ["run_host", "signals", "run", "early_end", "wiring", "feeds", "feeder", "outbox"],
     "_workers": [
         "worker_loop",
         "processing",
@@ -62,7 +62,7 @@ LAYERS: dict[str, list[str]] = {
         "describe",
     ],
 }
-# The kit for users who test has a plan of its own, top layer first. Nothing above imports it.
+# `antflow.testing` has its own layers, top layer first. No module of the engine imports it.
 TESTING_LAYERS: dict[str, list[str]] = {
     "testing": ["_strategies", "_tasks"],
     "testing._promises": [
@@ -100,7 +100,7 @@ MODULES = [
     ".".join(path.relative_to(SOURCE).with_suffix("").parts)
     for path in sorted(SOURCE.rglob("*.py"))
 ]
-# Beside `_backend`, these name asyncio or trio; a comment above each import says why.
+# Besides `_backend`, these may import asyncio or trio; a comment above the import says why.
 LOOPS = {"_cli.main", "testing.__init__"} | {
     f"testing._exploration.{module}" for module in TESTING_LAYERS["testing._exploration"]
 }
@@ -111,7 +111,7 @@ def text_of(module: str) -> str:
 
 
 def imports(module: str, statements: list[ast.stmt] | None = None) -> tuple[set[str], set[str]]:
-    """Return the modules of ours and the packages of others that *module* imports."""
+    """Return the modules of antflow and the other packages that *module* imports."""
     ours: set[str] = set()
     others: set[str] = set()
     tree = ast.parse(text_of(module))
@@ -143,7 +143,7 @@ def is_public(module: str) -> bool:
     return not any(part.startswith("_") for part in module.split(".") if part != "__main__")
 
 
-def test_each_module_has_its_place() -> None:
+def test_each_module_belongs_to_a_layer() -> None:
     packages = {module for module in MODULES if module.endswith("__init__")}
     assert sorted(ORDER + TESTING_ORDER) == sorted(set(MODULES) - packages)
 
@@ -155,7 +155,7 @@ def test_imports_go_strictly_down(module: str) -> None:
 
 
 @pytest.mark.parametrize("module", TESTING_ORDER)
-def test_the_testing_kit_imports_down_and_no_tool_before_it_is_used(module: str) -> None:
+def test_antflow_testing_imports_down_and_no_tool_before_it_is_used(module: str) -> None:
     ours, others = imports(module, ast.parse(text_of(module)).body)
     below = set(TESTING_ORDER[TESTING_ORDER.index(module) + 1 :])
     engine = {name for name in ORDER if not name.startswith(("__main__", "_cli."))}
@@ -166,7 +166,7 @@ def test_the_testing_kit_imports_down_and_no_tool_before_it_is_used(module: str)
     )
 
 
-def test_the_engine_stands_without_the_tools_of_the_testing_kit() -> None:
+def test_importing_antflow_loads_no_testing_tools() -> None:
     code = "import sys, antflow; print([n for n in sys.argv[1:] if n in sys.modules])"
     tools = ["antflow.testing", "antflow._cli", "hypothesis", "pytest", "trio", "rich"]
     done = subprocess.run([sys.executable, "-c", code, *tools], capture_output=True, text=True)
@@ -199,17 +199,17 @@ def test_a_comment_says_why_asyncio_or_trio_is_imported(module: str) -> None:
         & {"asyncio", "trio"}
     ]
     if importing:
-        # One above the first import speaks for all.
+        # One comment, above the first import, is enough.
         assert lines[min(importing) - 2].lstrip().startswith("#")
 
 
-def test_only_the_run_opens_a_task_group_that_carries_items() -> None:
+def test_only_the_run_opens_a_task_group_for_items() -> None:
     opening = {
         module
         for module in ORDER
         if not module.startswith("_cli.") and "create_task_group(" in text_of(module)
     }
-    # The other one hosts runs as a whole, beside the body of a block.
+    # The task group of `run_host` contains whole runs, beside the body of a block.
     assert opening == {"_run.run", "_run.run_host"}
 
 
@@ -221,7 +221,7 @@ def test_private_packages_have_empty_inits_and_plain_file_names() -> None:
             assert name != "__init__" or not text_of(module), module
 
 
-def test_what_users_import_has_a_public_name_and_nothing_else_has() -> None:
+def test_exactly_the_documented_modules_have_public_names() -> None:
     documented = re.findall(r"automodule:: ([\w.]+)", (DOCS / "api.md").read_text(encoding="utf-8"))
     public = [
         f"antflow.{module}".removesuffix(".__init__")
@@ -240,7 +240,7 @@ def test_modules_and_functions_are_small() -> None:
     assert long == {"_workers.worker_loop.work"}
 
 
-def test_the_page_on_layers_lists_them_as_they_are() -> None:
+def test_the_page_on_layers_lists_the_modules_in_order() -> None:
     page = (DOCS / "architecture" / "layers.md").read_text(encoding="utf-8")
     layers: dict[str, list[str]] = {}
     for title, module in re.findall(r"^(?:## `([\w.]+)`|\| `([\w.]+)` \|)", page, re.MULTILINE):
@@ -290,7 +290,7 @@ for caller, callee in calls:
 
 
 def test_one_item_through_two_stages_calls_few_modules_and_only_downwards() -> None:
-    """The list is that of the page on the path of an item."""
+    """The modules are those that the page on the path of an item lists."""
     ran = subprocess.run([sys.executable, "-c", TRACE], capture_output=True, text=True)
     assert not ran.stderr
     first, *calls = ran.stdout.splitlines()
@@ -298,7 +298,7 @@ def test_one_item_through_two_stages_calls_few_modules_and_only_downwards() -> N
     listed_modules = re.findall(r"^\| `([\w.]+)` \|", page, re.MULTILINE)
     assert listed_modules == sorted(listed_modules, key=ORDER.index)
     assert len(listed_modules) <= 18
-    # On Python 3.10 Ctrl-C needs help.
+    # On Python 3.10, Ctrl-C needs one more module.
     help_with_interrupts = {"_backend.cancellation"} if sys.version_info < (3, 11) else set()
     assert set(first.split()) == set(listed_modules) | help_with_interrupts
     for call in calls:
@@ -307,7 +307,7 @@ def test_one_item_through_two_stages_calls_few_modules_and_only_downwards() -> N
 
 
 @pytest.mark.parametrize("package", [antflow, antflow.testing])
-def test_public_names_are_sorted_complete_and_shown_as_ours(package: ModuleType) -> None:
+def test_public_names_are_sorted_complete_and_documented(package: ModuleType) -> None:
     assert sorted(package.__all__) == package.__all__
     exported = {
         name

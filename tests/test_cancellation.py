@@ -1,4 +1,4 @@
-"""Cancellation passes untouched, what is fatal comes out as itself, strays hurt one item only."""
+"""Cancellation propagates, fatal errors end the run, stray cancellations fail one item only."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ async def test_a_deadline_around_a_run_is_kept() -> None:
 
 @pytest.mark.virtual_time
 @pytest.mark.parametrize("scope_of_retry", ["task", "stage"])
-async def test_cancelling_during_a_back_off_makes_no_further_attempt(scope_of_retry: Any) -> None:
+async def test_no_attempt_follows_a_cancellation_during_a_back_off(scope_of_retry: Any) -> None:
     attempts = 0
 
     async def fail(value: int) -> None:
@@ -59,7 +59,7 @@ async def test_cancelling_during_a_back_off_makes_no_further_attempt(scope_of_re
     assert attempts == 1
 
 
-async def test_one_fatal_error_comes_out_by_itself() -> None:
+async def test_one_fatal_error_is_raised_unwrapped() -> None:
     fatal = Fatal("the one")
     cancelled = 0
 
@@ -82,17 +82,17 @@ async def test_one_fatal_error_comes_out_by_itself() -> None:
     assert pipeline.failures == []
 
 
-async def test_several_fatal_errors_come_out_in_one_flat_group() -> None:
-    both_in = anyio.Event()
+async def test_several_fatal_errors_are_raised_in_one_flat_group() -> None:
+    both_started = anyio.Event()
     inside = 0
 
     async def task(value: int) -> int:
         nonlocal inside
         inside += 1
         if inside == 2:
-            both_in.set()
+            both_started.set()
         try:
-            await both_in.wait()
+            await both_started.wait()
             await anyio.sleep_forever()
         finally:
             raise Fatal(value)
@@ -110,13 +110,13 @@ async def test_several_fatal_errors_come_out_in_one_flat_group() -> None:
     async with anyio.create_task_group() as group:
         scope = anyio.CancelScope()
         group.start_soon(run, scope)
-        await both_in.wait()
+        await both_started.wait()
         scope.cancel()
     assert isinstance(caught, BaseExceptionGroup)
     assert sorted(error.args for error in caught.exceptions) == [(0,), (1,)]
 
 
-async def test_a_fatal_error_of_the_source_comes_out_by_itself() -> None:
+async def test_a_fatal_error_of_the_source_is_raised_unwrapped() -> None:
     def source() -> Any:
         yield 1
         raise Fatal
@@ -163,7 +163,7 @@ import signal, sys
 import anyio, {backend}
 from antflow import Pipeline, Stage
 
-# Whoever starts the tests in the background may have switched it off.
+# A shell ignores SIGINT in processes that it starts in the background.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 async def task(value):
@@ -193,8 +193,8 @@ except (KeyboardInterrupt, SystemExit) as error:
         ("raise SystemExit(3)", "SystemExit"),
     ],
 )
-def test_interrupts_come_out_plain(backend: str, statement: str, name: str) -> None:
-    """In a process of its own, since these two break asyncio's loop."""
+def test_interrupts_are_raised_unwrapped(backend: str, statement: str, name: str) -> None:
+    """The script runs in a process of its own, because these exceptions break asyncio's loop."""
     main = "main()" if backend == "asyncio" else "main"
     script = INTERRUPT.format(backend=backend, statement=statement, main=main)
     done = subprocess.run(
@@ -202,19 +202,19 @@ def test_interrupts_come_out_plain(backend: str, statement: str, name: str) -> N
     )
     kind, failures, stopped = done.stdout.split()
     assert (kind, stopped) == (name, "True"), done.stderr
-    # When the loop itself shuts down, Python 3.10 cannot tell a cancellation from a stray one.
+    # If the loop itself cancels its tasks, Python 3.10 cannot tell this from a stray cancellation.
     if backend == "trio" or sys.version_info >= (3, 11):
         assert failures == "0"
 
 
-class TestNativelyOnAsyncio:
-    """What only asyncio's own `Task.cancel()` and futures can do."""
+class TestNativeCancellation:
+    """Cancellation by asyncio's own `Task.cancel()`, and by cancelled futures."""
 
     @pytest.fixture
     def anyio_backend(self) -> str:
         return "asyncio"
 
-    async def test_cancelling_the_task_of_the_caller_ends_the_run(self) -> None:
+    async def test_cancelling_the_loop_task_of_the_caller_ends_the_run(self) -> None:
         cancelled = []
 
         async def task(value: int) -> None:
@@ -240,7 +240,7 @@ class TestNativelyOnAsyncio:
             assert sorted(cancelled) == [0, 1]
             assert pipeline.failures == []
 
-    async def test_a_task_that_awaits_something_cancelled_fails_its_item_only(self) -> None:
+    async def test_a_task_that_awaits_a_cancelled_future_fails_its_item_only(self) -> None:
         async def task(value: int) -> int:
             if value % 5 == 2:
                 future = asyncio.get_running_loop().create_future()
@@ -263,7 +263,7 @@ class TestNativelyOnAsyncio:
         results = await Pipeline([Stage("A", 1, [same], skip_if=skip_if)]).run([1, 2])
         assert len(results.failures) == 2
 
-    async def test_a_stray_cancellation_in_a_callback_is_an_error_of_the_callback(self) -> None:
+    async def test_a_stray_cancellation_in_an_async_callback_is_a_callback_error(self) -> None:
         async def callback(event: Any) -> None:
             raise asyncio.CancelledError
 
@@ -272,17 +272,37 @@ class TestNativelyOnAsyncio:
         assert results.values == [1, 2]
         assert tracker.callback_errors == 6
 
-    async def test_a_stray_cancellation_in_the_source_is_never_silent(self) -> None:
+    async def test_a_stray_cancellation_in_the_source_is_raised(self) -> None:
         async def source() -> AsyncIterator[int]:
             yield 1
             raise asyncio.CancelledError
 
         pipeline = Pipeline([Stage("A", 1, [same])])
-        with pytest.raises(asyncio.CancelledError):
+        with pytest.raises(PipelineError, match="the source raised CancelledError") as raised:
             await pipeline.run(source())
+        assert isinstance(raised.value.__cause__, asyncio.CancelledError)
         assert pipeline.results.values == [1]
 
-    async def test_a_stray_cancellation_in_a_sync_callback_is_an_error_of_the_callback(
+    async def test_a_stray_cancellation_in_a_source_does_not_end_a_group_silently(self) -> None:
+        async def source() -> AsyncIterator[int]:
+            yield 1
+            raise asyncio.CancelledError
+
+        errors: list[BaseException] = []
+
+        async def run() -> None:
+            try:
+                await Pipeline([Stage("A", 1, [same])]).run(source())
+            except BaseException as error:
+                errors.append(error)
+                raise
+
+        with pytest.raises(Exception, match=r"TaskGroup|Trio"):
+            async with anyio.create_task_group() as group:
+                group.start_soon(run)
+        assert [type(error) for error in errors] == [PipelineError]
+
+    async def test_a_stray_cancellation_in_a_sync_callback_is_a_callback_error(
         self,
     ) -> None:
         cancelled = asyncio.get_running_loop().create_future()
@@ -320,8 +340,8 @@ class TestNativelyOnAsyncio:
         results = await Pipeline([Stage("A", 2, [task])]).run(range(9))
         assert (len(results), len(results.failures)) == (8, 1)
 
-    async def test_who_cancels_a_worker_is_told_that_items_were_not_finished(self) -> None:
-        """A task group takes the cancellation of a child for its own, and ends without a word."""
+    async def test_a_run_whose_workers_are_cancelled_raises(self) -> None:
+        """A task group ignores a cancelled child, so the run itself checks for unfinished items."""
 
         async def task(value: int) -> int:
             if value == 3:
@@ -331,7 +351,7 @@ class TestNativelyOnAsyncio:
                 await anyio.sleep_forever()
             return value
 
-        # The other worker is that of the second stage, which waits for an item.
+        # The worker of the second stage is cancelled while it waits for an item.
         pipeline = Pipeline([Stage("A", 1, [task]), Stage("B", 1, [same])])
         with pytest.raises(PipelineError, match=r"of \d+ items were not finished: something out"):
             await pipeline.run(range(9))
@@ -464,7 +484,7 @@ class TestNativelyOnAsyncio:
         assert sorted(outcomes) == [1, 2]
         assert pipeline.failures == []
 
-    async def test_a_deadline_of_asyncio_is_kept_while_a_callback_waits(self) -> None:
+    async def test_a_native_cancellation_ends_a_run_whose_callback_waits(self) -> None:
         async def slow(event: Any) -> None:
             await anyio.sleep_forever()
 
@@ -479,7 +499,7 @@ class TestNativelyOnAsyncio:
         assert tracker.callback_errors == 0
 
 
-async def test_a_cancellation_that_a_task_kept_and_raises_later_fails_its_item_only() -> None:
+async def test_a_cancellation_that_is_raised_later_fails_its_item_only() -> None:
     kept: list[BaseException] = []
 
     async def task(value: int) -> int:
@@ -500,7 +520,7 @@ async def test_a_cancellation_that_a_task_kept_and_raises_later_fails_its_item_o
     assert results.failures[0].error_type in ("Cancelled", "CancelledError")
 
 
-async def test_a_failure_keeps_no_frame_of_ours_alive() -> None:
+async def test_a_failure_keeps_no_internal_frame_alive() -> None:
     """Dropping the results frees exceptions and values at once, without the garbage collector."""
 
     class Value:
@@ -535,8 +555,8 @@ async def test_a_failure_keeps_no_frame_of_ours_alive() -> None:
 
 
 @pytest.mark.virtual_time
-async def test_a_failure_whose_run_is_cancelled_keeps_no_frame_of_ours_alive() -> None:
-    """Also the error of an item that was in a back-off is free when the run is over."""
+async def test_a_failure_of_a_cancelled_run_keeps_no_internal_frame_alive() -> None:
+    """The error of an item in back-off is freed when the run ends."""
     errors: list[weakref.ref[Exception]] = []
 
     class Error(Exception):
@@ -566,7 +586,7 @@ async def test_a_failure_whose_run_is_cancelled_keeps_no_frame_of_ours_alive() -
         gc.enable()
 
 
-async def test_a_fatal_error_of_a_handler_keeps_no_frame_of_ours_alive() -> None:
+async def test_a_fatal_error_of_a_handler_keeps_no_internal_frame_alive() -> None:
     class Fatal(BaseException):
         pass
 

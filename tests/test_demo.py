@@ -93,7 +93,7 @@ def test_the_demo_indexes_a_library_and_reports(
         ("f3", 1, 0),
         ("open", 1, 1),
     ]
-    # The printed command can be run as printed.
+    # The printed command works.
     command = output.splitlines()[-1]
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == ["(400, 'package/many.py')", "(14, 'good.py')"]
@@ -102,7 +102,7 @@ def test_the_demo_indexes_a_library_and_reports(
     assert query(database, "select count(*) from modules") == [(0,)]
 
 
-def test_without_failures_the_report_lists_none(library: Path, tmp_path: Path) -> None:
+def test_a_report_without_failures_has_no_list_of_failures(library: Path, tmp_path: Path) -> None:
     (library / "broken.py").unlink()
     (library / "undecodable.py").unlink()
     out = Terminal()
@@ -123,7 +123,7 @@ def test_the_picture_of_the_demo_shows_its_progress_line_at_four_moments() -> No
     assert picture["styled"](lines[1]).plain == lines[1]
 
 
-def test_the_database_goes_to_a_new_file_by_default(
+def test_the_default_database_is_a_new_file(
     library: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(demo.tempfile, "mkdtemp", lambda prefix: str(tmp_path))
@@ -169,7 +169,7 @@ async def test_a_load_is_retried_while_the_database_is_locked(
     assert query(tmp_path / "index.db", "select count(*) from functions") == [(405,)]
 
 
-def test_without_trio_the_demo_says_how_to_get_it(
+def test_without_trio_the_demo_says_how_to_install_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(command_line, "find_spec", lambda name: None)
@@ -254,7 +254,7 @@ def test_ctrl_c_finishes_the_files_that_were_read(
 def test_ctrl_c_in_a_task_raises_a_plain_keyboard_interrupt(
     library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On trio, where it may be raised in any task; on asyncio the runner handles it."""
+    """On trio it may be raised in any loop task; on asyncio the runner handles it."""
 
     async def interrupted(self: Any, path: Any) -> None:
         raise KeyboardInterrupt

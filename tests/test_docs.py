@@ -1,4 +1,4 @@
-"""Every Python block of the guide runs unchanged on both backends and prints what it promises."""
+"""Every Python block of the guide runs on both backends and prints the output that it shows."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def code_blocks(page: Path) -> list[tuple[int, str]]:
     return [(example.line, str(example.parsed)) for example in sybil.parse(page).examples()]
 
 
-def promised_output(block: str) -> list[str]:
+def expected_output(block: str) -> list[str]:
     return re.findall(r"# → (.*)", block)
 
 
@@ -49,7 +49,7 @@ async def test_each_block_of_the_guide_works(page: Path, monkeypatch: pytest.Mon
     logging.getLogger("antflow").setLevel(logging.CRITICAL)
     try:
         for line, block in blocks:
-            # Blank lines in front, so that a traceback shows the line of the page.
+            # The blank lines make a traceback show the line of the page.
             source = "\n" * line + block
             code = compile(source, str(page), "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
             printed = io.StringIO()
@@ -58,13 +58,13 @@ async def test_each_block_of_the_guide_works(page: Path, monkeypatch: pytest.Mon
                 if inspect.isawaitable(outcome):
                     await outcome
             where = f"{page.name}, line {line}"
-            assert printed.getvalue().splitlines() == promised_output(block), where
+            assert printed.getvalue().splitlines() == expected_output(block), where
     finally:
         logging.getLogger("antflow").setLevel(logging.NOTSET)
 
 
 def test_the_tests_on_the_testing_page_pass(tmp_path: Path) -> None:
-    """Together the blocks of the page are a test file, as a user would write one."""
+    """Together, the blocks of the page are a test file that a user could write."""
     blocks = [block for _, block in code_blocks(DOCS / "guide" / "testing.md")]
     file = tmp_path / "test_mine.py"
     file.write_text("\n\n".join(blocks), encoding="utf-8")

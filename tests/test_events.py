@@ -1,4 +1,4 @@
-"""Bus and tracker: who hears what, in which order, and what the tracker remembers."""
+"""The event bus and the status tracker: delivery, order, event fields, and history."""
 
 from __future__ import annotations
 
@@ -46,15 +46,15 @@ def status(item_id: Any = 1, name: Any = "queued") -> StatusEvent:
 
 class TestBus:
     async def test_events_are_delivered_in_the_order_of_subscription(self) -> None:
-        heard: list[str] = []
+        received: list[str] = []
 
         def sync(name: str) -> Any:
-            return lambda event: heard.append(name)
+            return lambda event: received.append(name)
 
         def slow(name: str) -> Any:
             async def handler(event: Any) -> None:
                 await checkpoint()
-                heard.append(name)
+                received.append(name)
 
             return handler
 
@@ -62,22 +62,22 @@ class TestBus:
         for handler in (sync("1"), slow("2"), sync("3"), slow("4"), slow("5")):
             bus.subscribe(StatusEvent, handler)
         pending = bus.publish(status())
-        assert heard == ["1"]
+        assert received == ["1"]
         assert pending is not None
         await pending
-        assert heard == ["1", "2", "3", "4", "5"]
+        assert received == ["1", "2", "3", "4", "5"]
 
     async def test_a_generator_is_awaited_if_it_is_a_coroutine(self) -> None:
-        """As code from before `async def` has them; any other generator is a value."""
-        heard: list[str] = []
+        """Such coroutines predate `async def`; any other generator is an ordinary value."""
+        received: list[str] = []
 
         @types.coroutine
         def old_style(event: StatusEvent) -> Any:
             yield from checkpoint().__await__()
-            heard.append("old style")
+            received.append("old style")
 
         def values(event: StatusEvent) -> Any:
-            heard.append("never begun")
+            received.append("never started")
             yield
 
         bus = EventBus()
@@ -86,26 +86,26 @@ class TestBus:
         pending = bus.publish(status())
         assert pending is not None
         await pending
-        assert heard == ["old style"]
+        assert received == ["old style"]
 
-    def test_with_sync_handlers_there_is_nothing_to_wait_for(self) -> None:
-        heard: list[Any] = []
+    def test_publish_returns_none_if_all_handlers_are_sync(self) -> None:
+        received: list[Any] = []
         bus = EventBus()
-        bus.subscribe(StatusEvent, heard.append)
+        bus.subscribe(StatusEvent, received.append)
         event = status()
         assert bus.publish(event) is None
-        assert heard == [event]
+        assert received == [event]
 
-    def test_each_hears_the_kind_it_subscribed_to_until_it_unsubscribes(self) -> None:
-        heard: list[Any] = []
+    def test_a_handler_receives_its_event_type_until_it_is_unsubscribed(self) -> None:
+        received: list[Any] = []
         bus = EventBus()
-        of_items = bus.subscribe(StatusEvent, heard.append)
-        of_tasks = bus.subscribe(TaskEvent, heard.append)
+        of_items = bus.subscribe(StatusEvent, received.append)
+        of_tasks = bus.subscribe(TaskEvent, received.append)
         task_event = TaskEvent(1, "A", "task", "A-W0", "start", 1, 0.0)
         bus.publish(task_event)
         bus.unsubscribe(of_tasks)
         bus.publish(task_event)
-        assert heard == [task_event]
+        assert received == [task_event]
         bus.unsubscribe(of_items)
         bus.unsubscribe(of_items)
         assert (bus.status_subscriptions, bus.task_subscriptions) == ([], [])
@@ -138,7 +138,7 @@ class TestBus:
             assert name in caplog.text
         assert all(record.exc_info and record.levelno == logging.ERROR for record in caplog.records)
 
-    def test_wrong_use_is_refused(self) -> None:
+    def test_bad_arguments_are_rejected(self) -> None:
         bus = EventBus()
         with pytest.raises(TypeError, match="event_type must be StatusEvent or TaskEvent, got"):
             bus.subscribe(dict, print)  # type: ignore[arg-type]
@@ -146,24 +146,24 @@ class TestBus:
             bus.subscribe(StatusEvent, 5)  # type: ignore[arg-type]
         assert bus.status_subscriptions == []
 
-    async def test_a_pipeline_can_be_listened_to_without_a_tracker(self) -> None:
-        heard: list[Any] = []
+    async def test_a_pipeline_can_be_subscribed_to_without_a_tracker(self) -> None:
+        received: list[Any] = []
         pipeline = Pipeline([one_attempt(same)])
-        pipeline.events.subscribe(StatusEvent, lambda event: heard.append(event.status))
+        pipeline.events.subscribe(StatusEvent, lambda event: received.append(event.status))
         await pipeline.run([1])
-        assert heard == ["queued", "in_progress", "completed"]
+        assert received == ["queued", "in_progress", "completed"]
 
-    async def test_no_event_is_built_that_nobody_hears(
+    async def test_no_event_is_built_without_a_subscriber(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         from antflow._events import publishing
         from antflow._tasks import task_runner
 
-        def refuse(*args: Any) -> None:
-            raise AssertionError("nobody hears this")
+        def fail_test(*args: Any) -> None:
+            raise AssertionError("there is no subscriber")
 
-        monkeypatch.setattr(publishing, "MutableStatusEvent", refuse)
-        monkeypatch.setattr(task_runner, "TaskEvent", refuse)
+        monkeypatch.setattr(publishing, "MutableStatusEvent", fail_test)
+        monkeypatch.setattr(task_runner, "TaskEvent", fail_test)
         stages = [
             one_attempt(odd_fails),
             Stage("B", 1, [same], "per_stage", skip_if=lambda value: value == 2),
@@ -173,12 +173,12 @@ class TestBus:
 
 
 class TestEventFields:
-    async def test_who_waits_for_a_handler_waits_for_room_as_well(self) -> None:
-        """Of what is read, `queued` is told before there is room for it."""
+    async def test_the_feeder_waits_for_space_also_after_an_async_handler(self) -> None:
+        """`queued` is published before there is space in the queue."""
         queued: list[Any] = []
         gate = anyio.Event()
 
-        async def hear(event: StatusEvent) -> None:
+        async def handle(event: StatusEvent) -> None:
             await checkpoint()
             if event.status == "queued":
                 queued.append(event.item_id)
@@ -188,7 +188,7 @@ class TestEventFields:
             return value
 
         pipeline = Pipeline([Stage("A", 1, [wait], queue_capacity=1)])
-        pipeline.events.subscribe(StatusEvent, hear)
+        pipeline.events.subscribe(StatusEvent, handle)
         async with anyio.create_task_group() as group:
             group.start_soon(pipeline.run, range(9))
             await anyio.wait_all_tasks_blocked()
@@ -197,7 +197,7 @@ class TestEventFields:
         assert queued == list(range(9))
         assert pipeline.results.values == list(range(9))
 
-    async def test_status_events_tell_worker_metadata_and_failure(self) -> None:
+    async def test_status_events_have_worker_metadata_and_failure(self) -> None:
         tracker = StatusTracker()
         pipeline = Pipeline([one_attempt(odd_fails)], status_tracker=tracker)
         await pipeline.run([Item(1, id="x", metadata={"tenant": "t"})])
@@ -235,13 +235,13 @@ class TestEventFields:
 
 
 class TestValueCallbacks:
-    async def test_a_stage_tells_of_its_own_items_and_a_tracker_of_all(self) -> None:
-        told: list[tuple[Any, ...]] = []
+    async def test_callbacks_of_stages_and_of_the_tracker_are_called_in_order(self) -> None:
+        calls: list[tuple[Any, ...]] = []
 
         def note(name: str) -> Any:
             async def callback(item_id: Any, outcome: Any, payload: dict[str, Any]) -> None:
                 await checkpoint()
-                told.append((name, item_id, str(outcome), payload["value"]))
+                calls.append((name, item_id, str(outcome), payload["value"]))
                 payload.clear()
 
             return callback
@@ -266,7 +266,7 @@ class TestValueCallbacks:
         )
         for value in (1, 2, 5):
             await pipeline.run([Item(value, id=f"item {value}")])
-        assert told == [
+        assert calls == [
             ("A+", "item 1", "2", 2),
             ("B+", "item 1", "2", 2),
             ("T+", "item 1", "2", 2),
@@ -280,10 +280,10 @@ class TestValueCallbacks:
         ]
 
     async def test_a_skip_in_the_last_stage_is_a_success_for_the_tracker(self) -> None:
-        told: list[Any] = []
-        tracker = StatusTracker(on_success=lambda item_id, value, payload: told.append(value))
+        calls: list[Any] = []
+        tracker = StatusTracker(on_success=lambda item_id, value, payload: calls.append(value))
         await Pipeline([one_attempt(same, skip_if=bool)], status_tracker=tracker).run([1])
-        assert told == [1]
+        assert calls == [1]
         assert tracker.get_stats()["skipped"] == 1
 
 
@@ -297,7 +297,7 @@ def one_attempt_named_c(**arguments: Any) -> Stage:
 
 
 class TestTracker:
-    async def test_it_answers_for_items_and_in_sums(self) -> None:
+    async def test_it_can_be_queried_by_item_and_by_status_and_for_totals(self) -> None:
         tracker = StatusTracker()
         pipeline = Pipeline([one_attempt(odd_fails)], status_tracker=tracker)
         await pipeline.run(range(5))
@@ -327,7 +327,7 @@ class TestTracker:
         with pytest.raises(ValueError, match=r"status must be one of 'queued', .*, got 'done'"):
             tracker.get_by_status("done")  # type: ignore[arg-type]
 
-    async def test_it_can_be_asked_during_the_run(self) -> None:
+    async def test_it_can_be_queried_during_the_run(self) -> None:
         opened = anyio.Event()
 
         async def hold(value: int) -> int:
@@ -353,13 +353,13 @@ class TestTracker:
             (False, ["completed"]),
         ],
     )
-    async def test_it_keeps_as_much_history_as_it_is_told(self, history: Any, kept: Any) -> None:
+    async def test_history_limits_how_many_events_are_kept(self, history: Any, kept: Any) -> None:
         tracker = StatusTracker(history=history)
         await Pipeline([one_attempt(same)], status_tracker=tracker).run([1])
         assert [event.status for event in tracker.get_history(0)] == kept
         assert tracker.get_history("unknown") == []
 
-    async def test_it_outlives_runs_until_it_is_cleared(self) -> None:
+    async def test_it_keeps_the_events_of_all_runs_until_it_is_cleared(self) -> None:
         tracker = StatusTracker()
         pipeline = Pipeline([one_attempt(same)], status_tracker=tracker)
         await pipeline.run([1, 2])
@@ -370,7 +370,7 @@ class TestTracker:
         assert sum(tracker.get_stats().values()) == 0
         assert tracker.get_tracked_ids() == []
 
-    async def test_ids_that_cannot_be_hashed_are_told_apart(self) -> None:
+    async def test_ids_that_cannot_be_hashed_are_distinguished(self) -> None:
         tracker = StatusTracker()
         pipeline = Pipeline([one_attempt(same)], status_tracker=tracker)
         await pipeline.run([Item(1, id=["a"]), Item(2, id=["b"])])
@@ -384,7 +384,7 @@ class TestTracker:
         assert sorted(event.item_id for event in failed) == [1, 3]
         assert {event.event_type for event in failed} == {"fail"}
 
-    async def test_async_task_callbacks_are_awaited_before_the_task_goes_on(self) -> None:
+    async def test_async_task_callbacks_are_awaited_before_the_worker_continues(self) -> None:
         order: list[str] = []
 
         async def slowly(event: TaskEvent) -> None:
@@ -406,13 +406,13 @@ class TestTracker:
             raise ValueError
 
         tracker = StatusTracker(on_task_start=broken)
-        with _log_is_quiet():
+        with _log_disabled():
             await Pipeline([one_attempt(same)], status_tracker=tracker).run(range(3))
         assert tracker.callback_errors == 3
 
 
 @contextmanager
-def _log_is_quiet() -> Any:
+def _log_disabled() -> Any:
     logging.getLogger("antflow").disabled = True
     try:
         yield

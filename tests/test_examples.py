@@ -1,4 +1,4 @@
-"""Each example runs to its end on both backends, quietly, and says what it should."""
+"""Each example runs to its end on both backends, without warnings, and prints what it should."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
-SAYS = {
+OUTPUT = {
     "etl.py": [
         r"Loaded 99 items, the first is \{'id': 0, .*'source': 'example'\}",
         r"Failed: item 66 failed in stage 'Transform', task 'validate', after 2 attempts",
@@ -34,12 +34,12 @@ SAYS = {
 }
 
 
-def test_every_example_is_run() -> None:
-    assert {path.name for path in EXAMPLES.glob("*.py")} == set(SAYS)
+def test_every_example_is_tested() -> None:
+    assert {path.name for path in EXAMPLES.glob("*.py")} == set(OUTPUT)
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
-@pytest.mark.parametrize("name", SAYS)
+@pytest.mark.parametrize("name", OUTPUT)
 def test_an_example_runs(name: str, backend: str) -> None:
     done = subprocess.run(
         [sys.executable, "-W", "error", str(EXAMPLES / name), "--backend", backend],
@@ -50,5 +50,5 @@ def test_an_example_runs(name: str, backend: str) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    for words in SAYS[name]:
-        assert re.search(words, done.stdout), done.stdout
+    for pattern in OUTPUT[name]:
+        assert re.search(pattern, done.stdout), done.stdout

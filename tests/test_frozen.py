@@ -1,4 +1,4 @@
-"""Frozen records that are made fast do not differ from those that their class makes."""
+"""Frozen instances that a run makes are equal to those that their class makes."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ async def run(item: Any) -> tuple[PipelineResult, StatusEvent]:
 
 
 @pytest.mark.parametrize(("item", "item_id", "metadata"), SOURCES)
-class TestWhatARunMakes:
-    async def test_equals_what_one_makes_by_hand(
+class TestInstancesThatARunMakes:
+    async def test_they_equal_instances_of_the_class(
         self, item: Any, item_id: Any, metadata: dict[str, Any]
     ) -> None:
         result, event = await run(item)
@@ -58,7 +58,7 @@ class TestWhatARunMakes:
         assert event == like
         assert repr(event) == repr(like)
 
-    async def test_can_be_copied_before_anybody_looked_at_it(
+    async def test_they_can_be_copied_before_they_are_read(
         self, item: Any, item_id: Any, metadata: dict[str, Any]
     ) -> None:
         for make_copy in COPIES:
@@ -68,7 +68,7 @@ class TestWhatARunMakes:
                 assert copied == record
                 assert copied.metadata == metadata
 
-    async def test_is_frozen(self, item: Any, item_id: Any, metadata: dict[str, Any]) -> None:
+    async def test_they_are_frozen(self, item: Any, item_id: Any, metadata: dict[str, Any]) -> None:
         for record in await run(item):
             for name in (field.name for field in attrs.fields(type(record))):
                 with pytest.raises(attrs.exceptions.FrozenInstanceError):
@@ -76,7 +76,7 @@ class TestWhatARunMakes:
                 with pytest.raises(attrs.exceptions.FrozenInstanceError):
                     delattr(record, name)
 
-    async def test_has_metadata_of_its_own(
+    async def test_they_have_their_own_metadata(
         self, item: Any, item_id: Any, metadata: dict[str, Any]
     ) -> None:
         result, event = await run(item)
@@ -92,51 +92,51 @@ async def fail(value: Any) -> None:
 
 
 @pytest.mark.parametrize(("item", "item_id", "metadata"), SOURCES)
-async def test_a_failure_shares_no_metadata_with_the_result_of_it(
+async def test_a_failure_shares_no_metadata_with_its_result(
     item: Any, item_id: Any, metadata: dict[str, Any]
 ) -> None:
-    heard: list[StatusEvent] = []
+    received: list[StatusEvent] = []
     pipeline = Pipeline([Stage("A", 1, [fail], task_attempts=1)])
-    pipeline.events.subscribe(StatusEvent, heard.append)
+    pipeline.events.subscribe(StatusEvent, received.append)
     async with pipeline.stream([item]) as results:
         (result,) = [result async for result in results]
-    failed = heard[-1].failed_item
+    failed = received[-1].failed_item
     assert failed is not None
     failed.metadata["seen"] = True
     assert result.metadata == metadata
 
 
-async def test_who_changes_the_metadata_of_a_result_changes_no_other() -> None:
-    """Not that of the payload which the next callback is given, either."""
-    heard: list[Any] = []
+async def test_the_metadata_of_a_result_is_not_shared() -> None:
+    """The payload of the next callback has its own metadata."""
+    received: list[Any] = []
 
     def spoil(item_id: Any, value: Any, payload: Any) -> None:
         pipeline.results[0].metadata["spoilt"] = True
 
-    tracker = StatusTracker(on_success=lambda item_id, value, payload: heard.append(payload))
+    tracker = StatusTracker(on_success=lambda item_id, value, payload: received.append(payload))
     stage = Stage("A", 1, [same], on_success=spoil)
     pipeline = Pipeline([stage], status_tracker=tracker)
     await pipeline.run([Item(7, metadata={"x": "t"})])
-    assert heard == [{"id": 0, "value": 7, "metadata": {"x": "t"}}]
+    assert received == [{"id": 0, "value": 7, "metadata": {"x": "t"}}]
 
 
-def test_threads_that_look_at_once_are_given_the_same_metadata() -> None:
-    looks = itertools.count()
+def test_threads_that_read_at_the_same_time_get_the_same_metadata() -> None:
+    reads = itertools.count()
     together = Barrier(2)
 
     class Slot:
-        """Shows both that there is nothing yet before either may go on."""
+        """A slot whose first two accesses wait for each other, so both threads find it empty."""
 
         kept = None
 
         def __get__(self, instance: object, owner: type | None = None) -> Any:
             kept = self.kept
-            if next(looks) < 2:
+            if next(reads) < 2:
                 together.wait()
             return kept
 
         def __set__(self, instance: object, value: Any) -> None:
-            # So the other cannot be between its second look and this.
+            # So the other thread cannot be between its second read and this line.
             assert fast_frozen._metadata_lock._is_owned()  # type: ignore[attr-defined]
             self.kept = value
 
@@ -149,8 +149,8 @@ def test_threads_that_look_at_once_are_given_the_same_metadata() -> None:
     assert first.result() is second.result()
 
 
-def test_who_looks_in_the_midst_of_another_look_does_not_wait_for_it() -> None:
-    """As a handler of signals may, or a finalizer."""
+def test_a_read_during_another_read_does_not_deadlock() -> None:
+    """A signal handler or a finalizer may read metadata at any time."""
     inner = PipelineResult(0, 7, 0, metadata=None)  # type: ignore[arg-type]
 
     class Slot:
@@ -169,6 +169,6 @@ def test_who_looks_in_the_midst_of_another_look_does_not_wait_for_it() -> None:
     assert Record().metadata == {}
 
 
-def test_help_describes_them() -> None:
+def test_help_lists_their_metadata() -> None:
     for cls in (PipelineResult, StatusEvent):
         assert "metadata" in pydoc.render_doc(cls)

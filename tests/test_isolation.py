@@ -1,4 +1,4 @@
-"""What one item does to its surroundings is not met by the next; see also tests/faults."""
+"""Items do not affect the context of other items or of the caller; see also tests/faults."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ known: ContextVar[str] = ContextVar("known")
 
 
 class Incomparable:
-    """As arrays are: they have no one truth."""
+    """A value whose comparison raises, like that of arrays."""
 
     __hash__ = None  # type: ignore[assignment]
 
     def __eq__(self, other: object) -> bool:
-        raise ValueError("which of them?")
+        raise ValueError("ambiguous")
 
 
-async def test_context_variables_are_set_back_after_each_item() -> None:
+async def test_context_variables_are_restored_after_each_item() -> None:
     seen = []
 
     async def task(value: int) -> int:
@@ -53,8 +53,8 @@ async def test_context_variables_are_set_back_after_each_item() -> None:
     assert seen == [("set by the caller", None)] * 9
 
 
-async def test_what_a_task_set_is_not_met_by_the_back_off_of_its_item() -> None:
-    """Who hears of it there, as the hooks of stamina do, sees the variables of the caller."""
+async def test_a_back_off_has_the_context_variables_of_the_caller() -> None:
+    """Retry hooks of stamina do not see what the task has set."""
     seen = []
 
     async def task(value: int) -> int:
@@ -76,16 +76,16 @@ async def test_what_a_task_set_is_not_met_by_the_back_off_of_its_item() -> None:
     assert seen == ["set by the caller"] * 3
 
 
-async def test_what_cannot_be_compared_is_no_change_that_ends_the_run() -> None:
+async def test_context_values_that_cannot_be_compared_do_not_end_the_run() -> None:
     token = new.set(Incomparable())
     try:
-        results = await Pipeline([Stage("A", 1, [use_another])]).run(range(3))
+        results = await Pipeline([Stage("A", 1, [set_another])]).run(range(3))
     finally:
         new.reset(token)
     assert results.values == [0, 1, 2]
 
 
-async def use_another(value: int) -> int:
+async def set_another(value: int) -> int:
     new.set(Incomparable())
     return value
 
@@ -109,7 +109,7 @@ async def test_a_library_of_the_other_backend_fails_its_item_with_a_hint() -> No
     assert "made for" not in other.error
 
 
-async def test_ids_without_hash_and_text_are_told_apart() -> None:
+async def test_ids_without_hash_and_repr_are_distinguished() -> None:
     class Nameless:
         __hash__ = None  # type: ignore[assignment]
 

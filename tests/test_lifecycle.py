@@ -6,7 +6,7 @@ from antflow._backend.cancellation_watch import CancellationWatch
 from antflow._state.lifecycle import Completion, EndReason, Lifecycle, Phase
 
 
-def test_a_phase_is_never_left_backwards() -> None:
+def test_the_phase_only_advances() -> None:
     life = Lifecycle()
     for phase in (Phase.FEEDING, Phase.CANCELLING, Phase.DRAINING, Phase.FEEDING):
         life.advance(phase)
@@ -30,7 +30,7 @@ def test_a_later_phase_overrides_the_reason_and_the_same_one_does_not() -> None:
     assert life.was_cancelled
 
 
-def test_a_cancellation_from_outside_has_no_reason_until_there_is_one() -> None:
+def test_a_cancellation_from_outside_has_no_reason_until_one_is_given() -> None:
     life = Lifecycle()
     life.stop()
     assert (life.phase, life.reason) == (Phase.CANCELLING, None)
@@ -38,7 +38,7 @@ def test_a_cancellation_from_outside_has_no_reason_until_there_is_one() -> None:
     assert life.reason is EndReason.TOO_MANY_FAILURES
 
 
-async def test_a_run_ends_when_it_is_idle_and_is_to_end() -> None:
+async def test_a_run_ends_when_it_is_idle_after_finish_when_idle() -> None:
     life, watch = Lifecycle(), CancellationWatch()
     completion = Completion(life, watch)
     completion.expect_feed()
@@ -52,7 +52,7 @@ async def test_a_run_ends_when_it_is_idle_and_is_to_end() -> None:
     assert life.takes_input
     assert not completion.idle.is_set()
     completion.feeders = 0
-    completion.check()
+    completion.check_idle()
     assert completion.idle.is_set()
     assert (life.phase, life.reason) == (Phase.DRAINING, EndReason.FINISHED)
     await watch.wait()
@@ -62,11 +62,11 @@ async def test_a_run_ends_when_it_is_idle_and_is_to_end() -> None:
 async def test_an_idle_run_becomes_busy_when_a_feed_is_expected() -> None:
     completion = Completion(Lifecycle(), CancellationWatch())
     completion.is_open = True
-    completion.check()
+    completion.check_idle()
     idle = completion.idle
     assert idle.is_set()
     completion.expect_feed()
     assert not completion.idle.is_set()
     completion.pending_feeds -= 1
-    completion.check()
+    completion.check_idle()
     assert completion.idle.is_set()

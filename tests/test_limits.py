@@ -1,4 +1,4 @@
-"""Concurrency limits: never more than the limit, never two held crosswise, nothing leaked."""
+"""Concurrency limits: never exceeded, no deadlocks, no leaked permits."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from antflow._tasks.concurrency_limits import acquire_all, make_semaphores, rele
 
 
 class Meter:
-    """Counts how many calls of each task are under way."""
+    """Counts how many calls of each task are running."""
 
     def __init__(self) -> None:
         self.now: Counter[str] = Counter()
@@ -56,9 +56,9 @@ async def test_a_limit_of_a_stage_holds_per_task_and_with_retries(scope: Any) ->
     assert meter.most["api"] == 3
 
 
-async def test_a_limit_holds_no_other_task_back() -> None:
+async def test_a_limit_does_not_block_other_tasks() -> None:
     inside = 0
-    all_in = anyio.Event()
+    all_started = anyio.Event()
 
     async def limited(value: int) -> int:
         return value
@@ -67,8 +67,8 @@ async def test_a_limit_holds_no_other_task_back() -> None:
         nonlocal inside
         inside += 1
         if inside == 10:
-            all_in.set()
-        await all_in.wait()
+            all_started.set()
+        await all_started.wait()
         return value
 
     stage = Stage("A", 10, [limited, free], task_concurrency_limits={"limited": 1})
@@ -76,7 +76,7 @@ async def test_a_limit_holds_no_other_task_back() -> None:
 
 
 async def test_a_limit_of_a_tracker_holds_across_all_stages() -> None:
-    """Whether the function is given as it is, in a partial, or as a method."""
+    """The limit counts the function, a partial of it, and a method with its name together."""
     meter = Meter()
     api = meter.task("api")
 
@@ -89,7 +89,7 @@ async def test_a_limit_of_a_tracker_holds_across_all_stages() -> None:
         Stage("B", 8, [functools.partial(api)]),
         Stage("C", 8, [Client().api]),
     ]
-    tracker = StatusTracker(task_concurrency_limits={"api": 2, "nobody": 1})
+    tracker = StatusTracker(task_concurrency_limits={"api": 2, "unknown": 1})
     results = await Pipeline(stages, status_tracker=tracker).run(range(60))
     assert results.values == list(range(60))
     assert meter.most["api"] == 2
@@ -108,16 +108,16 @@ async def test_limits_of_stage_and_tracker_hold_together() -> None:
     assert 2 <= meter.most["api"] <= 4
 
 
-async def test_overlapping_runs_have_limits_of_their_own() -> None:
+async def test_overlapping_runs_have_separate_limits() -> None:
     inside = 0
-    both = anyio.Event()
+    both_started = anyio.Event()
 
     async def task(value: int) -> int:
         nonlocal inside
         inside += 1
         if inside == 2:
-            both.set()
-        await both.wait()
+            both_started.set()
+        await both_started.wait()
         return value
 
     pipeline = Pipeline([Stage("A", 2, [task], task_concurrency_limits={"task": 1})])
@@ -126,7 +126,7 @@ async def test_overlapping_runs_have_limits_of_their_own() -> None:
         group.start_soon(pipeline.run, [2])
 
 
-async def test_who_waits_for_one_limit_holds_no_other() -> None:
+async def test_waiting_for_one_limit_holds_no_other() -> None:
     semaphores = make_semaphores({"scarce": 1, "plenty": 5})
     scarce, plenty = semaphores["scarce"], semaphores["plenty"]
     await scarce.acquire()
@@ -140,7 +140,7 @@ async def test_who_waits_for_one_limit_holds_no_other() -> None:
     assert (scarce.value, plenty.value) == (1, 5)
 
 
-async def test_cancelling_who_waits_leaks_nothing() -> None:
+async def test_cancelling_waiters_leaks_no_permit() -> None:
     limit = make_semaphores({"t": 1})["t"]
     await limit.acquire()
     with anyio.CancelScope() as scope:
@@ -153,7 +153,7 @@ async def test_cancelling_who_waits_leaks_nothing() -> None:
     assert limit.value == 1
 
 
-async def test_waiting_is_first_come_first_served() -> None:
+async def test_waiters_are_served_in_fifo_order() -> None:
     limit = make_semaphores({"t": 1})["t"]
     order: list[int] = []
 
@@ -172,7 +172,7 @@ async def test_waiting_is_first_come_first_served() -> None:
     assert order == [0, 1, 2, 3, 4]
 
 
-async def test_the_start_event_comes_once_the_limit_was_taken() -> None:
+async def test_the_start_event_is_published_after_the_limit_was_acquired() -> None:
     running = 0
     most = 0
 
@@ -188,6 +188,6 @@ async def test_the_start_event_comes_once_the_limit_was_taken() -> None:
     tracker = StatusTracker(on_task_start=count, on_task_complete=count)
     stage = Stage("A", 5, [task], task_concurrency_limits={"task": 2})
     await Pipeline([stage], status_tracker=tracker).run(range(20))
-    # A complete event follows the release: one may have started in between.
+    # A complete event follows the release, so another task may have started in between.
     assert running == 0
     assert most <= 4

@@ -1,4 +1,4 @@
-"""Live pipelines: fed from several tasks, joined, shut down, and left."""
+"""Live runs: `start()`, `feed()`, `join()` and `shutdown()`, and the exit of the block."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from antflow import (
 )
 from antflow.testing import explore
 
-STAGE_AT_ONCE = RetryPolicy(scope="stage", wait_initial=0, wait_max=0, wait_jitter=0)
+STAGE_NO_WAIT = RetryPolicy(scope="stage", wait_initial=0, wait_max=0, wait_jitter=0)
 
 
 async def same(value: Any) -> Any:
@@ -39,7 +39,7 @@ class StopError(Exception):
 
 
 class Gate:
-    """A task that holds every item until it is opened."""
+    """A task that blocks each item until its event is set."""
 
     def __init__(self) -> None:
         self.event = anyio.Event()
@@ -54,7 +54,7 @@ class Gate:
 # ---- start, feed, join
 
 
-async def test_the_block_of_the_guide() -> None:
+async def test_the_example_of_the_guide() -> None:
     pipeline = Pipeline([Stage("Double", 2, [double]), Stage("Save", 2, [same])])
 
     async def source() -> AsyncIterator[int]:
@@ -76,12 +76,12 @@ async def test_the_block_of_the_guide() -> None:
     assert len(pipeline.results) == 9
 
 
-async def test_leaving_the_block_finishes_what_was_fed() -> None:
+async def test_exiting_the_block_finishes_what_was_fed() -> None:
     pipeline = Pipeline([Stage("A", 1, [double]), Stage("B", 1, [double])])
     async with pipeline:
         await pipeline.feed(range(20))
     assert pipeline.results.values == [4 * number for number in range(20)]
-    # And again.
+    # The pipeline can be entered again.
     async with pipeline:
         await pipeline.feed([7])
     assert pipeline.results.values == [28]
@@ -90,7 +90,7 @@ async def test_leaving_the_block_finishes_what_was_fed() -> None:
 
 
 @pytest.mark.virtual_time
-async def test_feed_waits_for_room() -> None:
+async def test_feed_waits_for_space_in_the_queue() -> None:
     gate = Gate()
     pipeline = Pipeline([Stage("A", 2, [gate], queue_capacity=3)])
     read = 0
@@ -111,14 +111,14 @@ async def test_feed_waits_for_room() -> None:
 
 
 @pytest.mark.parametrize("retry", ["per_task", "per_stage"])
-async def test_several_tasks_feed_at_once(retry: Any) -> None:
-    async def sometimes(value: int) -> int:
+async def test_several_loop_tasks_may_feed_at_once(retry: Any) -> None:
+    async def fail_sometimes(value: int) -> int:
         await checkpoint()
         if value % 10 == 7:
             raise ValueError(value)
         return value
 
-    stage = Stage("A", 3, [sometimes], retry, task_wait_seconds=0, queue_capacity=2)
+    stage = Stage("A", 3, [fail_sometimes], retry, task_wait_seconds=0, queue_capacity=2)
     pipeline = Pipeline([stage, Stage("B", 2, [same], queue_capacity=0)])
     async with pipeline:
         async with anyio.create_task_group() as group:
@@ -127,13 +127,13 @@ async def test_several_tasks_feed_at_once(retry: Any) -> None:
         await pipeline.join()
         assert sorted(pipeline.results.values) == [n for n in range(100) if n % 10 != 7]
         assert sorted(failed.value for failed in pipeline.failures) == list(range(7, 100, 10))
-        # Each feeder's own items stay in its order.
+        # The items of each source stay in order.
         for start in range(0, 100, 20):
             mine = [value for value in pipeline.results.values if start <= value < start + 20]
             assert mine == sorted(mine)
 
 
-async def test_after_join_one_may_feed_on_or_start_afresh() -> None:
+async def test_after_join_feed_continues_the_run_and_start_makes_a_new_one() -> None:
     pipeline = Pipeline([Stage("A", 1, [same])])
     async with pipeline:
         await pipeline.feed([1])
@@ -150,7 +150,7 @@ async def test_after_join_one_may_feed_on_or_start_afresh() -> None:
         assert pipeline.results.values == [3]
 
 
-async def test_starting_twice_is_refused() -> None:
+async def test_starting_twice_is_rejected() -> None:
     pipeline = Pipeline([Stage("A", 1, [same])])
     async with pipeline:
         await pipeline.start()
@@ -162,7 +162,7 @@ async def test_starting_twice_is_refused() -> None:
             await pipeline.start()
 
 
-async def test_a_bare_start_tells_where_it_belongs() -> None:
+async def test_start_outside_of_a_block_is_rejected_with_a_hint() -> None:
     pipeline = Pipeline([Stage("A", 1, [same])])
     with pytest.raises(PipelineError, match=r"Write:\n    async with pipeline:"):
         await pipeline.start()
@@ -177,7 +177,7 @@ async def test_a_pipeline_is_entered_once_at_a_time() -> None:
     assert pipeline.results.values == [1]
 
 
-async def test_join_and_shutdown_are_harmless_when_nothing_runs() -> None:
+async def test_join_and_shutdown_are_no_ops_when_nothing_runs() -> None:
     pipeline = Pipeline([Stage("A", 1, [same])])
     for _ in range(2):
         await pipeline.join()
@@ -205,7 +205,7 @@ async def test_feed_outside_of_a_block_runs_to_the_end() -> None:
     assert pipeline.results.values == [2, 4, 6]
 
 
-async def test_an_unknown_target_is_refused_with_the_names() -> None:
+async def test_an_unknown_target_is_rejected_with_the_stage_names() -> None:
     pipeline = Pipeline([Stage("Fetch", 1, [same]), Stage("Save", 1, [same])])
     async with pipeline:
         for target in ("save", 1, pipeline.stages[1]):
@@ -218,7 +218,7 @@ async def test_an_unknown_target_is_refused_with_the_names() -> None:
     assert pipeline.results == []
 
 
-async def test_an_error_of_a_fed_source_comes_to_who_fed_it() -> None:
+async def test_feed_raises_the_error_of_its_source() -> None:
     def source() -> Iterator[int]:
         yield from range(5)
         raise StopError
@@ -232,7 +232,7 @@ async def test_an_error_of_a_fed_source_comes_to_who_fed_it() -> None:
 
 
 async def test_tasks_may_feed_their_own_pipeline() -> None:
-    """A crawler: the block ends when no page leads to another."""
+    """A crawler: the block exits when no page has another link."""
     links = {number: [2 * number + 1, 2 * number + 2] for number in range(50)}
 
     async def visit(number: int) -> int:
@@ -249,38 +249,38 @@ async def test_tasks_may_feed_their_own_pipeline() -> None:
         assert len(pipeline.results) == 101
 
 
-async def feed_beside_and_join(turns: int) -> tuple[list[Any], bool]:
-    """Join a run that is quiet, so many turns after another task was started that feeds it."""
+async def feed_and_join(steps: int) -> tuple[list[Any], bool]:
+    """Join an idle run *steps* checkpoints after starting a loop task that feeds it."""
     pipeline = Pipeline([Stage("S0", tasks=[same])])
-    refused = False
+    rejected = False
     async with pipeline:
         await pipeline.start()
         await pipeline.join()
         async with anyio.create_task_group() as group:
             group.start_soon(pipeline.feed, [1])
-            for _ in range(turns):
+            for _ in range(steps):
                 await checkpoint()
             await pipeline.join()
             values = pipeline.results.values
             try:
                 await pipeline.start()
             except PipelineError:
-                refused = True
-    return values, refused
+                rejected = True
+    return values, rejected
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_join_waits_for_a_feed_that_was_called_before(backend: str) -> None:
-    assert explore(feed_beside_and_join, 2, backend=backend) == ([1], False)
+    assert explore(feed_and_join, 2, backend=backend) == ([1], False)
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_a_run_that_is_fed_while_it_is_joined_stays_started(backend: str) -> None:
-    """Or `start()` would leave behind what is fed there, and no later `join()` wait for it."""
-    assert explore(feed_beside_and_join, 1, backend=backend) == ([], True)
+    """Otherwise `start()` would replace a run that is being fed, and `join()` would miss it."""
+    assert explore(feed_and_join, 1, backend=backend) == ([], True)
 
 
-async def test_joining_from_inside_is_refused() -> None:
+async def test_joining_from_a_task_of_the_run_is_rejected() -> None:
     async def task(value: int) -> None:
         await pipeline.join()
 
@@ -291,19 +291,19 @@ async def test_joining_from_inside_is_refused() -> None:
         assert "would wait for itself" in pipeline.failures[0].error
 
 
-async def test_a_join_waits_for_callbacks() -> None:
-    told = []
+async def test_join_waits_for_callbacks() -> None:
+    called = []
 
     async def slow(*args: Any) -> None:
         for _ in range(5):
             await checkpoint()
-        told.append(args[0])
+        called.append(args[0])
 
     pipeline = Pipeline([Stage("A", 1, [same], on_success=slow)])
     async with pipeline:
         await pipeline.feed([1, 2])
         await pipeline.join()
-        assert told == [0, 1]
+        assert called == [0, 1]
 
 
 # ---- cancelled feeds
@@ -312,8 +312,8 @@ async def test_a_join_waits_for_callbacks() -> None:
 @pytest.mark.virtual_time
 @pytest.mark.parametrize("capacity", [0, 2])
 @pytest.mark.parametrize("retry", ["per_task", "per_stage"])
-async def test_a_cancelled_feed_loses_nothing(capacity: int, retry: Any) -> None:
-    """What was read goes on its way; the generator is closed; join returns."""
+async def test_a_cancelled_feed_loses_no_item(capacity: int, retry: Any) -> None:
+    """Items that were read are processed, the generator is closed, and `join()` returns."""
     gate = Gate()
     pipeline = Pipeline([Stage("A", 1, [gate], retry, queue_capacity=capacity)])
     read: list[int] = []
@@ -339,7 +339,7 @@ async def test_a_cancelled_feed_loses_nothing(capacity: int, retry: Any) -> None
 
 
 @pytest.mark.virtual_time
-async def test_a_feed_that_is_cancelled_while_its_source_waits() -> None:
+async def test_a_feed_can_be_cancelled_while_its_source_waits() -> None:
     cleaned_up = False
 
     async def source() -> AsyncIterator[int]:
@@ -359,10 +359,10 @@ async def test_a_feed_that_is_cancelled_while_its_source_waits() -> None:
         assert pipeline.results.values == [1]
 
 
-# ---- leaving with an error
+# ---- exit with an error
 
 
-async def test_the_error_of_the_body_comes_out_as_itself() -> None:
+async def test_the_error_of_the_body_is_raised_unwrapped() -> None:
     gate = Gate()
     pipeline = Pipeline([Stage("A", 2, [gate])])
     with pytest.raises(StopError):  # noqa: PT012
@@ -397,7 +397,7 @@ class FatalError(BaseException):
     pass
 
 
-async def test_a_fatal_error_ends_the_block_as_itself() -> None:
+async def test_a_fatal_error_of_a_task_is_raised_unwrapped() -> None:
     async def task(value: int) -> None:
         raise FatalError
 
@@ -412,7 +412,7 @@ async def test_a_fatal_error_ends_the_block_as_itself() -> None:
 
 
 @pytest.mark.virtual_time
-async def test_shutdown_drains_a_run_from_another_task() -> None:
+async def test_shutdown_in_another_loop_task_drains_a_run() -> None:
     read = 0
     closed = False
 
@@ -447,8 +447,8 @@ async def test_shutdown_drains_a_run_from_another_task() -> None:
 
 @pytest.mark.virtual_time
 @pytest.mark.parametrize("capacity", [0, 3])
-async def test_shutdown_of_a_run_whose_feeder_waits_for_room(capacity: int) -> None:
-    """The item that was read and waits for room is finished, too."""
+async def test_shutdown_while_the_feeder_waits_for_space(capacity: int) -> None:
+    """The item that was read and waits for space in the queue is finished too."""
 
     async def task(value: int) -> int:
         await anyio.sleep(5)
@@ -476,8 +476,8 @@ async def test_shutdown_of_a_run_whose_feeder_waits_for_room(capacity: int) -> N
 
 
 @pytest.mark.parametrize("ordered", [None, False, True])
-async def test_a_source_that_shuts_its_run_down_gives_one_more(ordered: bool | None) -> None:
-    """Which is finished, too; the rest is not read."""
+async def test_a_source_that_calls_shutdown_yields_one_more_item(ordered: bool | None) -> None:
+    """That item is finished too, and no further item is read."""
 
     async def source() -> AsyncIterator[int]:
         for number in range(9):
@@ -535,7 +535,7 @@ async def test_shutdown_in_a_block() -> None:
 
 
 @pytest.mark.virtual_time
-async def test_shutdown_without_draining_in_a_block_spares_the_body() -> None:
+async def test_shutdown_without_draining_in_a_block_does_not_cancel_the_body() -> None:
     gate = Gate()
     pipeline = Pipeline([Stage("A", 1, [gate])])
     async with pipeline:
@@ -548,7 +548,7 @@ async def test_shutdown_without_draining_in_a_block_spares_the_body() -> None:
         assert pipeline.get_stats().items_in_flight == 0
 
 
-async def test_a_task_may_shut_its_own_run_down() -> None:
+async def test_a_task_may_shut_down_its_own_run() -> None:
     async def task(value: int) -> int:
         if value == 3:
             await pipeline.shutdown()
@@ -576,7 +576,7 @@ async def test_a_consumer_may_drain_its_stream(ordered: bool) -> None:
     assert len(found) >= 5
 
 
-async def test_a_stream_that_is_cut_short_says_so() -> None:
+async def test_a_stream_raises_after_shutdown_without_draining() -> None:
     gate = Gate()
     pipeline = Pipeline([Stage("A", 2, [gate])])
     async with pipeline.stream(range(5)) as results:
@@ -590,8 +590,8 @@ async def test_a_stream_that_is_cut_short_says_so() -> None:
 
 
 @pytest.mark.virtual_time
-async def test_an_async_source_that_gives_one_more_item_when_it_is_stopped() -> None:
-    """No item that a source gave is dropped, also if there is no room for it."""
+async def test_an_async_source_may_yield_one_more_item_when_it_is_stopped() -> None:
+    """An item that a source has yielded is never dropped, even if the queue is full."""
     gate = Gate()
     taken: list[int] = []
 
@@ -619,10 +619,10 @@ async def test_an_async_source_that_gives_one_more_item_when_it_is_stopped() -> 
     assert results.values == taken == [0, 1]
 
 
-# ---- several at once
+# ---- several runs at once
 
 
-async def test_open_gives_a_run_of_its_own() -> None:
+async def test_open_makes_a_separate_run() -> None:
     pipeline = Pipeline([Stage("A", 2, [double]), Stage("B", 2, [same])])
     async with pipeline.open() as first, pipeline.open(range(3)) as second:
         assert isinstance(first, PipelineRun)
@@ -633,7 +633,7 @@ async def test_open_gives_a_run_of_its_own() -> None:
         assert first.results.values == [20, 50]
         await second.join()
         assert sorted(second.results.values) == [0, 2, 4, 200, 202, 204]
-        assert pipeline.results == second.results  # the newest
+        assert pipeline.results == second.results  # the newest run
         await first.shutdown()
         with pytest.raises(PipelineError, match="was shut down"):
             await first.feed([1])
@@ -645,7 +645,7 @@ async def _numbers(start: int, stop: int) -> AsyncIterator[int]:
         yield number
 
 
-async def test_open_finishes_its_source_and_tells_of_its_error() -> None:
+async def test_open_finishes_its_source_and_raises_its_error() -> None:
     def source() -> Iterator[int]:
         yield from range(30)
         raise StopError
@@ -659,7 +659,7 @@ async def test_open_finishes_its_source_and_tells_of_its_error() -> None:
         await run.__aenter__()
 
 
-async def test_an_open_run_that_was_not_entered_says_how() -> None:
+async def test_a_run_that_was_not_entered_raises_a_hint() -> None:
     run = Pipeline([Stage("A", 1, [same])]).open()
     for call in (lambda: run.feed([1]), run.join, run.shutdown):
         with pytest.raises(PipelineError, match=r"async with pipeline\.open\(\) as run:"):
@@ -674,7 +674,9 @@ async def test_an_open_run_that_was_not_entered_says_how() -> None:
 @pytest.mark.virtual_time
 @pytest.mark.parametrize("capacity", [0, 2, 64, math.inf])
 @pytest.mark.parametrize("retry", ["per_task", "per_stage"])
-async def test_lower_goes_first_and_equals_in_order(capacity: float, retry: Any) -> None:
+async def test_items_start_by_priority_and_equal_ones_in_fifo_order(
+    capacity: float, retry: Any
+) -> None:
     begun: list[int] = []
 
     async def task(value: int) -> int:
@@ -695,7 +697,7 @@ async def test_lower_goes_first_and_equals_in_order(capacity: float, retry: Any)
 
 
 @pytest.mark.virtual_time
-async def test_priority_travels_through_the_stages() -> None:
+async def test_priority_holds_at_later_stages() -> None:
     begun: list[int] = []
     gate = Gate()
 
@@ -711,7 +713,7 @@ async def test_priority_travels_through_the_stages() -> None:
         await pipeline.feed(range(10, 13), priority=1)
         await anyio.wait_all_tasks_blocked()
         gate.event.set()
-    # The first was on its way already.
+    # Item 0 was in progress already.
     assert [value for value in begun if value] == [10, 11, 12, *range(1, 10)]
 
 
@@ -730,7 +732,7 @@ async def test_p1_holds_with_priorities_and_retries(capacity: int) -> None:
     pipeline = Pipeline(
         [
             Stage("A", 2, [same], queue_capacity=capacity),
-            Stage("B", 2, [task], STAGE_AT_ONCE, queue_capacity=capacity),
+            Stage("B", 2, [task], STAGE_NO_WAIT, queue_capacity=capacity),
             Stage("C", 1, [task], queue_capacity=capacity, task_wait_seconds=1),
         ]
     )
@@ -746,14 +748,14 @@ async def test_p1_holds_with_priorities_and_retries(capacity: int) -> None:
     assert pipeline.get_stats().items_in_flight == 0
 
 
-@pytest.mark.parametrize("listens", [False, True])
-async def test_an_item_under_way_is_not_mistaken_when_priorities_come_into_use(
-    listens: bool,
+@pytest.mark.parametrize("subscribed", [False, True])
+async def test_an_item_in_progress_keeps_its_identity_when_priorities_are_first_used(
+    subscribed: bool,
 ) -> None:
-    """It was taken before there was a line: it fails, or is heard of, as itself."""
+    """An item that was taken before the heap existed ends with its own outcome."""
     gate = anyio.Event()
 
-    async def refuse_0(value: int) -> int:
+    async def fail_on_0(value: int) -> int:
         if value == 0:
             await gate.wait()
             raise ValueError(value)
@@ -761,19 +763,19 @@ async def test_an_item_under_way_is_not_mistaken_when_priorities_come_into_use(
             await gate.wait()
         return value
 
-    stage = Stage("A", 2, [refuse_0], task_attempts=1)
+    stage = Stage("A", 2, [fail_on_0], task_attempts=1)
     async with Pipeline([stage]) as pipeline:
         await pipeline.feed([0, 1, 2])
         await anyio.wait_all_tasks_blocked()
         await pipeline.feed([3, 4], priority=1)
-        if listens:
+        if subscribed:
             pipeline.events.subscribe(StatusEvent, lambda event: None)
         gate.set()
     assert pipeline.results.values == [1, 2, 3, 4]
     assert [failed.value for failed in pipeline.failures] == [0]
 
 
-async def test_pipelines_that_use_no_priority_have_no_heap() -> None:
+async def test_there_is_no_heap_until_a_priority_is_used() -> None:
     pipeline = Pipeline([Stage("A", 1, [same])])
     async with pipeline:
         await pipeline.feed([1], priority=100)
@@ -783,8 +785,8 @@ async def test_pipelines_that_use_no_priority_have_no_heap() -> None:
         assert all(pool.queue.heap is not None for pool in pipeline._run._pools)
 
 
-async def test_failed_items_are_fed_again_where_they_failed() -> None:
-    """What a failure keeps is what is needed to go on."""
+async def test_failed_items_can_be_fed_again_into_the_stage_that_failed() -> None:
+    """A failure keeps the id, and the value that the stage received."""
     broken = True
 
     async def save(value: int) -> int:
@@ -807,8 +809,8 @@ async def test_failed_items_are_fed_again_where_they_failed() -> None:
 
 
 @pytest.mark.virtual_time
-async def test_a_rendezvous_leaves_no_item_unattended() -> None:
-    """With queue_capacity=0 nothing waits in a queue: who hands over waits until it is taken."""
+async def test_with_queue_capacity_0_feed_waits_until_a_worker_takes_the_item() -> None:
+    """The queue holds no item, so the sender waits until a worker takes its item."""
     gate = Gate()
     pipeline = Pipeline([Stage("A", 2, [gate], queue_capacity=0)])
     async with pipeline, anyio.create_task_group() as group:
@@ -827,10 +829,10 @@ async def test_a_rendezvous_leaves_no_item_unattended() -> None:
         gate.event.set()
 
 
-# ---- at the edges of a block
+# ---- entry and exit of a block
 
 
-async def test_a_block_that_was_shut_down_is_left_and_started_again() -> None:
+async def test_after_shutdown_a_block_may_exit_or_start_again() -> None:
     pipeline = Pipeline([Stage("A", 1, [same])])
     async with pipeline:
         await pipeline.feed([1])
@@ -847,7 +849,7 @@ async def test_a_block_that_was_shut_down_is_left_and_started_again() -> None:
             await run.feed([1])
 
 
-async def test_a_feed_that_was_only_just_called_is_waited_for() -> None:
+async def test_join_waits_for_a_feed_that_has_just_been_called() -> None:
     pipeline = Pipeline([Stage("A", 1, [same])])
     async with pipeline, anyio.create_task_group() as group:
         group.start_soon(pipeline.feed, [1, 2, 3])
@@ -858,9 +860,9 @@ async def test_a_feed_that_was_only_just_called_is_waited_for() -> None:
 
 
 @pytest.mark.virtual_time
-async def test_nothing_new_begins_while_a_block_is_left() -> None:
+async def test_start_and_feed_are_rejected_while_a_block_exits() -> None:
     pipeline = Pipeline([Stage("A", 1, [anyio.sleep])])
-    refused = []
+    rejected = []
 
     async def late() -> None:
         await anyio.sleep(1)
@@ -868,20 +870,20 @@ async def test_nothing_new_begins_while_a_block_is_left() -> None:
             await pipeline.start()
         with pytest.raises(PipelineError, match="is being left"):
             await pipeline.feed([1])
-        refused.append(True)
+        rejected.append(True)
 
     async with anyio.create_task_group() as group:
         group.start_soon(late)
         async with pipeline, anyio.create_task_group() as inner:
             inner.start_soon(anyio.sleep, 0.5)
-            # Nothing was fed: only the block itself is open.
+            # Nothing was fed, so only the task group of the block is open.
             assert pipeline._block is not None
             pipeline._block.host.group.start_soon(anyio.sleep, 2)
-    assert refused
+    assert rejected
 
 
 @pytest.mark.virtual_time
-async def test_a_shutdown_at_the_very_beginning_counts() -> None:
+async def test_shutdown_before_the_source_is_read() -> None:
     def source() -> Iterator[int]:
         for number in itertools.count():
             read.append(number)
@@ -915,7 +917,7 @@ async def test_a_task_that_feeds_its_own_full_stage_does_not_wait(capacity: int)
 
 
 @pytest.mark.virtual_time
-async def test_what_nobody_waits_for_any_more_is_told_by_the_block() -> None:
+async def test_the_block_raises_a_source_error_that_no_feed_waits_for() -> None:
     def source() -> Iterator[int]:
         yield from range(1, 9)
         raise StopError
@@ -932,7 +934,7 @@ async def test_what_nobody_waits_for_any_more_is_told_by_the_block() -> None:
     assert sorted(pipeline.results.values) == list(range(9))
 
 
-async def test_a_nested_run_may_shut_the_outer_one_down() -> None:
+async def test_a_nested_run_may_shut_down_the_outer_run() -> None:
     async def inner(value: int) -> int:
         await outer_pipeline.shutdown()
         return value
@@ -948,7 +950,7 @@ async def test_a_nested_run_may_shut_the_outer_one_down() -> None:
 
 @pytest.mark.virtual_time
 @pytest.mark.parametrize("ordered", [False, True])
-async def test_a_source_that_is_drained_may_take_its_time_to_close(ordered: bool) -> None:
+async def test_the_cleanup_of_a_drained_source_may_await(ordered: bool) -> None:
     flushed = []
 
     class Source:
@@ -971,7 +973,7 @@ async def test_a_source_that_is_drained_may_take_its_time_to_close(ordered: bool
     assert flushed
 
 
-async def test_each_of_several_streams_can_be_drained() -> None:
+async def test_streams_can_be_drained_separately() -> None:
     pipeline = Pipeline([Stage("A", 1, [same])])
     first, second = (pipeline.stream(itertools.count(), ordered=True) for _ in range(2))
     async with first, second:
@@ -987,7 +989,9 @@ async def test_each_of_several_streams_can_be_drained() -> None:
 
 
 @pytest.mark.virtual_time
-async def test_shutdown_is_of_the_newest_run_also_inside_of_a_block() -> None:
+async def test_shutdown_in_a_block_stops_the_run_of_the_block() -> None:
+    """As `feed()` and `join()` act on it: a `run()` beside it goes on."""
+
     async def slow(value: int) -> int:
         await anyio.sleep(1)
         return value
@@ -1001,12 +1005,13 @@ async def test_shutdown_is_of_the_newest_run_also_inside_of_a_block() -> None:
             await pipeline.shutdown()
 
         group.start_soon(stop)
-        assert (await pipeline.run(itertools.count())).values == [0, 1, 2, 3, 4]
-        await pipeline.feed([3])
+        assert (await pipeline.run(range(5))).values == [0, 1, 2, 3, 4]
+        with pytest.raises(PipelineError, match="was shut down"):
+            await pipeline.feed([3])
     assert pipeline._block is None
 
 
-async def test_the_error_of_the_body_of_an_open_run_comes_out_as_itself() -> None:
+async def test_the_error_of_the_body_of_an_open_run_is_raised_unwrapped() -> None:
     gate = Gate()
     pipeline = Pipeline([Stage("A", 2, [gate])])
     with pytest.raises(StopError):  # noqa: PT012

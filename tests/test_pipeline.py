@@ -1,4 +1,4 @@
-"""Pipelines: what goes in, what comes out, and what a pipeline tells about itself."""
+"""Pipelines: inputs, results, failures, several runs, and statistics."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def pipeline(**arguments: Any) -> Pipeline:
 
 
 class AnyCase(dict[str, Any]):
-    """A dict that finds its keys however they are written."""
+    """A dict with upper-case keys whose look-ups ignore the case."""
 
     def __contains__(self, key: object) -> bool:
         return super().__contains__(str(key).upper())
@@ -69,9 +69,9 @@ class AnyCase(dict[str, Any]):
 
 
 class TestInput:
-    async def test_any_iterable_and_async_iterable_will_do(self) -> None:
+    async def test_iterables_and_async_iterables_are_accepted(self) -> None:
         class Countdown:
-            """An async iterable that is no generator, and is left open for its owner."""
+            """An async iterable that is not a generator, so a run must not close it."""
 
             def __init__(self) -> None:
                 self.left = 3
@@ -86,7 +86,7 @@ class TestInput:
                 return self.left
 
             async def aclose(self) -> None:
-                raise AssertionError("this is not ours to close")
+                raise AssertionError("a run must not close this")
 
         async def generator() -> AsyncIterator[int]:
             for value in range(3):
@@ -104,16 +104,16 @@ class TestInput:
         [
             (5, "got 5 (int)."),
             (None, "got None (NoneType)."),
-            (same, "It is a function: call it, and give what it returns."),
+            (same, "It is a function: call it, and pass what it returns."),
         ],
     )
-    async def test_anything_else_is_refused(self, items: Any, words: str) -> None:
+    async def test_other_objects_are_rejected(self, items: Any, words: str) -> None:
         with pytest.raises(PipelineError, match="must be an iterable or async iterable") as caught:
             await pipeline().run(items)
         assert words in str(caught.value)
 
-    async def test_an_awaitable_is_refused_with_the_likely_mistake(self) -> None:
-        """And closed, so that nothing complains of it later."""
+    async def test_an_awaitable_is_rejected_with_a_hint(self) -> None:
+        """A coroutine is closed, so that Python does not warn that it was never awaited."""
         with pytest.raises(PipelineError, match="await it first"):
             await pipeline().run(same([1]))  # type: ignore[arg-type]
         future = Awaitable()
@@ -121,7 +121,7 @@ class TestInput:
             await pipeline().run(future)  # type: ignore[arg-type]
 
     @pytest.mark.parametrize("item", ["abc", b"abc", {"id": 1, "value": 2}, Item(1)])
-    async def test_a_single_item_is_refused_with_the_likely_mistake(self, item: Any) -> None:
+    async def test_a_single_item_is_rejected_with_a_hint(self, item: Any) -> None:
         with pytest.raises(PipelineError, match="like a single item: put it in a list"):
             await pipeline().run(item)
 
@@ -140,10 +140,8 @@ class TestInput:
         assert closed == ["sync"]
 
     @pytest.mark.parametrize("kind", ["sync", "async"])
-    async def test_an_error_while_a_generator_is_closed_is_an_error_of_the_source(
-        self, kind: str
-    ) -> None:
-        """And not a run that waits for ever."""
+    async def test_an_error_in_closing_a_generator_is_a_source_error(self, kind: str) -> None:
+        """The run raises it, and does not hang."""
 
         def source() -> Iterator[int]:
             try:
@@ -161,7 +159,7 @@ class TestInput:
                 source() if kind == "sync" else async_source()
             )
 
-    async def test_a_generator_in_two_runs_at_once_is_an_error_of_the_source(self) -> None:
+    async def test_a_generator_that_two_runs_share_is_a_source_error(self) -> None:
         async def source() -> AsyncIterator[int]:
             for value in range(10):
                 await checkpoint()
@@ -183,15 +181,15 @@ class TestInput:
         assert errors
         assert all("already running" in error for error in errors)
 
-    async def test_a_dict_without_a_value_is_asked_for_its_id_in_its_own_way(self) -> None:
+    async def test_the_id_of_a_dict_is_read_with_its_own_methods(self) -> None:
         row = AnyCase(ID=7, NAME="x")
         (result,) = await Pipeline([Stage("A", 1, [same])]).run([row])
         assert result.id == 7
         assert result.value is row
 
-    async def test_the_error_of_a_source_keeps_nothing_that_tasks_made(self) -> None:
+    async def test_a_source_error_keeps_no_task_result_alive(self) -> None:
         class Made:
-            """What a weak reference can be had of."""
+            """A class whose instances support weak references."""
 
         made: list[weakref.ref[Made]] = []
 
@@ -209,15 +207,17 @@ class TestInput:
         assert [ref() for ref in made] == [None, None]
         assert caught.value.__traceback__ is not None
 
-    async def test_an_item_keeps_its_metadata_to_itself(self) -> None:
+    async def test_the_metadata_of_a_result_is_a_copy(self) -> None:
         metadata = {"a": 1}
         (result,) = await Pipeline([Stage("A", 1, [same])]).run([Item(1, metadata=metadata)])
         result.metadata["a"] = 2
         assert metadata == {"a": 1}
 
     @pytest.mark.parametrize("tracker", [None, StatusTracker(history=False)])
-    async def test_a_quick_endless_source_lets_others_run(self, tracker: Any) -> None:
-        """Even when nothing ever has to wait for room, and whether or not somebody listens."""
+    async def test_an_endless_source_that_never_waits_lets_other_loop_tasks_run(
+        self, tracker: Any
+    ) -> None:
+        """The feeder yields although the queue is never full, with a subscriber and without."""
         seen = 0
 
         def source() -> Iterator[int]:
@@ -243,7 +243,7 @@ def pipeline_of_same() -> Pipeline:
 
 
 class TestResults:
-    async def test_failures_are_beside_the_results(self) -> None:
+    async def test_failures_are_an_attribute_of_the_results(self) -> None:
         results = await pipeline().run([2, Item(3, id="three", metadata={"x": 1}), 4])
         assert isinstance(results, list)
         assert results.values == [2, 4]
@@ -255,7 +255,7 @@ class TestResults:
         assert (failure.error, failure.error_type) == ("odd: 3", "ValueError")
         assert (failure.value, failure.metadata, failure.sequence_id) == (3, {"x": 1}, 1)
         assert isinstance(failure.exception, ValueError)
-        # The traceback leads to the task.
+        # The traceback ends in the task.
         traceback = failure.exception.__traceback__
         names = []
         while traceback is not None:
@@ -309,7 +309,7 @@ class TestResults:
         error = results.failures[0].as_exception()
         assert pickle.loads(pickle.dumps(error)).item_id == 0
 
-    async def test_an_unreadable_exception_is_reported_all_the_same(self) -> None:
+    async def test_an_exception_whose_str_raises_is_reported(self) -> None:
         class BrokenError(Exception):
             def __str__(self) -> str:
                 raise RuntimeError
@@ -321,7 +321,7 @@ class TestResults:
         assert results.failures[0].error == "<BrokenError whose text cannot be read>"
         assert results.failures[1].error == "ValueError"
 
-    async def test_an_id_whose_repr_raises_is_reported_all_the_same(self) -> None:
+    async def test_an_id_whose_repr_raises_is_reported(self) -> None:
         class Id:
             def __repr__(self) -> str:
                 raise RuntimeError
@@ -331,20 +331,20 @@ class TestResults:
         ):
             await pipeline().run([Item(1, id=Id())], max_failures=0)
 
-    async def test_the_repr_tells_of_failures(self) -> None:
-        """A run in which all failed must not look like an empty one."""
+    async def test_the_repr_counts_failures(self) -> None:
+        """A run in which all items failed does not look like a run without items."""
         assert repr(await pipeline().run([1, 3])) == "<Results: 0 succeeded, 2 failed: []>"
         assert repr(await pipeline().run([])) == "<Results: 0 succeeded: []>"
 
-    async def test_results_need_not_be_kept(self) -> None:
+    async def test_results_are_not_kept_with_collect_results_false(self) -> None:
         a = pipeline(collect_results=False)
         results = await a.run(range(10))
         assert results == []
         assert len(results.failures) == 5
         assert a.get_stats().items_processed == 5
 
-    async def test_they_can_be_looked_at_while_items_are_under_way(self) -> None:
-        """Plain items, one with an id, and one that failed, in input order."""
+    async def test_results_can_be_read_during_a_run(self) -> None:
+        """They are in input order, without items that failed or are not finished."""
         gate = anyio.Event()
 
         async def hold(value: Any) -> Any:
@@ -380,31 +380,31 @@ class TestResults:
         ]
         assert own.metadata == {"a": 1}
 
-    async def test_who_looks_while_others_look_sees_the_same(
+    async def test_a_nested_read_gets_the_same_results(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """As another thread does, or a handler of signals."""
+        """A signal handler, or another thread, may read the results while they are made."""
         from antflow._state import result_store
 
         a = pipeline()
         inner: list[Results] = []
         make = result_store.new_result
 
-        def look_and_make(*args: Any) -> PipelineResult:
+        def read_and_make(*args: Any) -> PipelineResult:
             if args[0] == 1 and not inner:
                 inner.append(Results())
                 inner[0] = a.results
             return make(*args)
 
         await a.run([])
-        monkeypatch.setattr(result_store, "new_result", look_and_make)
+        monkeypatch.setattr(result_store, "new_result", read_and_make)
         results = await a.run([0, 2, 4])
         assert results.values == inner[0].values == a.results.values == [0, 2, 4]
         for one, other, later in zip(results, inner[0], a.results):
             assert one is other is later
 
-    async def test_a_dict_that_cannot_be_taken_apart_is_an_error_of_the_source(self) -> None:
-        """It counts as not read: nobody waits for it."""
+    async def test_a_dict_that_cannot_be_unwrapped_is_a_source_error(self) -> None:
+        """It is not counted as admitted, so `join()` does not wait for it."""
 
         class IgnoresCase(dict[str, Any]):
             def __contains__(self, key: object) -> bool:
@@ -417,7 +417,7 @@ class TestResults:
             assert a.results.values == [2]
             assert a.get_stats().items_in_flight == 0
 
-    async def test_a_proxy_of_a_dict_is_a_value(self) -> None:
+    async def test_an_object_that_claims_to_be_a_dict_is_a_value(self) -> None:
         class Proxy:
             __class__ = property(lambda self: dict)  # type: ignore[assignment]
 
@@ -427,11 +427,11 @@ class TestResults:
 
 
 class TestMaxFailures:
-    async def test_so_many_are_tolerated(self) -> None:
+    async def test_that_many_failures_are_tolerated(self) -> None:
         results = await pipeline().run(range(20), max_failures=10)
         assert (len(results), len(results.failures)) == (10, 10)
 
-    async def test_one_more_stops_the_run(self) -> None:
+    async def test_one_more_failure_stops_the_run(self) -> None:
         read = 0
 
         def source() -> Iterator[int]:
@@ -453,7 +453,7 @@ class TestMaxFailures:
         assert pickle.loads(pickle.dumps(error)).results == error.results
         assert a.results == error.results
 
-    async def test_zero_stops_at_the_first(self) -> None:
+    async def test_zero_stops_at_the_first_failure(self) -> None:
         calls = 0
 
         async def fail(value: int) -> None:
@@ -470,8 +470,8 @@ class TestMaxFailures:
             await Pipeline([stage]).run(range(1000), max_failures=0)
         assert calls == 1
 
-    async def test_what_was_finished_before_is_in_the_results_and_in_the_books_alike(self) -> None:
-        """Although the callbacks of the finished items are still under way."""
+    async def test_results_and_statistics_of_a_stopped_run_agree(self) -> None:
+        """Finished items count in both, although their callbacks have not returned."""
 
         async def fail_last(value: int) -> int:
             if value == 7:
@@ -488,7 +488,7 @@ class TestMaxFailures:
         assert caught.value.results is not None
         assert len(caught.value.results) == a.get_stats().items_processed == 7
 
-    async def test_it_counts_more_than_an_error_in_closing_the_source(self) -> None:
+    async def test_it_takes_precedence_over_an_error_in_closing_the_source(self) -> None:
         def source() -> Iterator[int]:
             try:
                 while True:
@@ -500,11 +500,11 @@ class TestMaxFailures:
             await pipeline().run(source(), max_failures=0)
 
     @pytest.mark.parametrize("bad", [-1, True, "1", 1.5])
-    async def test_it_is_checked(self, bad: Any) -> None:
+    async def test_a_bad_value_is_rejected(self, bad: Any) -> None:
         with pytest.raises(PipelineError, match="max_failures must be a whole number"):
             await pipeline().run([1], max_failures=bad)
 
-    async def test_a_stage_that_takes_items_back_is_stopped_too(self) -> None:
+    async def test_it_stops_a_stage_with_per_stage_retry(self) -> None:
         async def fail(value: Any) -> None:
             raise ValueError
 
@@ -514,7 +514,7 @@ class TestMaxFailures:
 
 
 class TestRuns:
-    async def test_a_second_run_starts_clean(self) -> None:
+    async def test_a_second_run_starts_with_empty_results_and_statistics(self) -> None:
         a = pipeline()
         await a.run(range(10))
         assert (a.get_stats().items_processed, len(a.failures)) == (5, 5)
@@ -522,7 +522,7 @@ class TestRuns:
         assert [result.sequence_id for result in results] == [0, 1, 2]
         assert (a.get_stats().items_processed, a.failures, results.failures) == (3, [], [])
 
-    async def test_overlapping_runs_do_not_meet(self) -> None:
+    async def test_overlapping_runs_are_independent(self) -> None:
         opened = anyio.Event()
 
         async def task(value: tuple[str, int]) -> tuple[str, int]:
@@ -554,7 +554,7 @@ class TestRuns:
         a = Pipeline([Stage("A", 1, [recurse])])
         assert (await a.run([5])).values == [5]
 
-    async def test_tasks_are_named_like_their_workers(self) -> None:
+    async def test_loop_tasks_are_named_like_their_workers(self) -> None:
         names = []
 
         async def note(value: int) -> int:
@@ -567,7 +567,7 @@ class TestRuns:
 
 
 class TestStatistics:
-    def test_before_the_first_run_all_is_idle(self) -> None:
+    def test_before_the_first_run_all_workers_are_idle(self) -> None:
         a = Pipeline([Stage("A", 2, [same]), Stage("B", 1, [same])])
         assert a.results == []
         assert a.failures == []
@@ -580,7 +580,7 @@ class TestStatistics:
         assert stats.stage_stats == {"A": StageStats("A"), "B": StageStats("B")}
         assert stats.queue_sizes == {"A": 0, "B": 0}
 
-    async def test_during_a_run_every_item_is_somewhere(self) -> None:
+    async def test_during_a_run_every_item_is_counted(self) -> None:
         held = anyio.Event()
 
         async def hold(value: int) -> int:
@@ -604,7 +604,8 @@ class TestStatistics:
             snapshot = a.get_dashboard_snapshot()
             held.set()
         stats = snapshot.pipeline_stats
-        # 0, 2 are held; 3 is queued; 4 is in the hands of A's worker; 5, 6, 7 wait for A.
+        # 0 and 2 are in progress at B, 3 is queued there; A's worker is blocked with 4; 5, 6, 7 are
+        # queued for A.
         assert stats.stage_stats["A"] == StageStats("A", 3, 0, 4 - 1 + 0, 1, 1)
         assert stats.stage_stats["B"] == StageStats("B", 2, 2, 0, 0, 0)
         assert stats.queue_sizes == {"A": 3, "B": 1}
@@ -625,12 +626,12 @@ class TestStatistics:
             {"KeyError": 1},
             {"A": 1},
         )
-        # It is a copy: the run that went on did not change it.
+        # It is a copy: the rest of the run did not change it.
         assert stats.items_in_flight == 7
         assert a.get_stats().items_processed == 7
 
-    async def test_a_worker_that_takes_an_item_is_at_the_first_task(self) -> None:
-        """Also if it did the last one of a stage before."""
+    async def test_a_worker_that_takes_an_item_shows_the_first_task(self) -> None:
+        """This holds although the worker ran the last task for the item before."""
         seen: list[Any] = []
 
         async def first(value: int) -> int:
@@ -648,7 +649,7 @@ class TestStatistics:
         await a.run(range(3))
         assert seen == ["first"] * 3
 
-    async def test_a_worker_that_was_started_for_nothing_was_not_active(
+    async def test_a_worker_that_found_no_item_was_not_active(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         from antflow._state import worker
@@ -668,7 +669,7 @@ class TestStatistics:
             await anyio.wait_all_tasks_blocked()
             before = a.get_worker_metrics()
             now = 2.0
-            # Two were idle, and take them; the one that is started then finds nothing.
+            # Two idle workers take the items; the worker that is started then finds none.
             await a.feed([0] * 2)
             await a.join()
             await anyio.wait_all_tasks_blocked()
@@ -691,8 +692,8 @@ class TestStatistics:
         assert sorted(failure.item_id for failure in failures) == [1, 3]
         assert all(isinstance(failure, FailedItem) for failure in failures)
 
-    async def test_a_worker_that_left_comes_back_under_its_name(self) -> None:
-        """Bursts make the pool grow and shrink; names stay within the definition."""
+    async def test_a_worker_that_retired_starts_again_under_its_name(self) -> None:
+        """Bursts make the pool grow and shrink, but the names of the workers stay the same."""
         gates = [anyio.Event() for _ in range(4)]
 
         async def source() -> AsyncIterator[int]:

@@ -1,4 +1,4 @@
-"""The promises of the library, one test each at the least, on all backends."""
+"""The promises of the library, each with at least one test, on all backends."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from antflow import (
     StatusTracker,
 )
 
-AT_ONCE = RetryPolicy(wait_initial=0, wait_max=0, wait_jitter=0)
-STAGE_AT_ONCE = RetryPolicy(scope="stage", wait_initial=0, wait_max=0, wait_jitter=0)
+NO_WAIT = RetryPolicy(wait_initial=0, wait_max=0, wait_jitter=0)
+STAGE_NO_WAIT = RetryPolicy(scope="stage", wait_initial=0, wait_max=0, wait_jitter=0)
 
 
 async def same(value: Any) -> Any:
@@ -43,7 +43,7 @@ def raises(error: BaseException) -> Any:
 
 
 class Gate:
-    """A task that holds every item until it is opened."""
+    """A task that blocks each item until its event is set."""
 
     def __init__(self) -> None:
         self.event = anyio.Event()
@@ -59,7 +59,7 @@ class Gate:
 async def test_p1_every_input_ends_in_exactly_one_outcome(retry: Any) -> None:
     tried: defaultdict[Any, int] = defaultdict(int)
 
-    async def sometimes(value: Any) -> Any:
+    async def fail_sometimes(value: Any) -> Any:
         tried[value] += 1
         await checkpoint()
         if value % 5 == 0:
@@ -70,7 +70,7 @@ async def test_p1_every_input_ends_in_exactly_one_outcome(retry: Any) -> None:
 
     pipeline = Pipeline(
         [
-            Stage("A", 4, [sometimes], retry=retry, task_wait_seconds=0),
+            Stage("A", 4, [fail_sometimes], retry=retry, task_wait_seconds=0),
             Stage("B", 2, [same], skip_if=lambda value: value % 2),
         ]
     )
@@ -117,7 +117,7 @@ async def test_p1_holds_for_any_value_and_id() -> None:
 
 
 async def test_p2_results_are_in_input_order() -> None:
-    """The first item is held until all others are done."""
+    """The first item is blocked until all others are finished."""
     others_done = anyio.Event()
     left = 29
 
@@ -152,12 +152,12 @@ async def test_p3_the_events_of_an_item_are_in_order() -> None:
     async def on_status_change(event: Any) -> None:
         await checkpoint()
         seen.append((event.item_id, event.stage, event.status))
-        # The tracker knows before the callback is told.
+        # The tracker is updated before the callback is called.
         assert tracker.get_status(event.item_id) is event
 
     tracker = StatusTracker(on_status_change)
     pipeline = Pipeline(
-        [Stage("A", 2, [flaky], retry=STAGE_AT_ONCE), Stage("B", 2, [same])],
+        [Stage("A", 2, [flaky], retry=STAGE_NO_WAIT), Stage("B", 2, [same])],
         status_tracker=tracker,
     )
     await pipeline.run(range(3))
@@ -173,7 +173,7 @@ async def test_p3_the_events_of_an_item_are_in_order() -> None:
     assert of(2) == ["A queued", "A in_progress", *again, *again, "A failed"]
 
 
-async def test_p4_single_workers_are_first_in_first_out() -> None:
+async def test_p4_stages_with_one_worker_are_fifo() -> None:
     started: dict[str, list[int]] = {"A": [], "B": []}
 
     def note(stage: str) -> Any:
@@ -191,7 +191,7 @@ async def test_p4_single_workers_are_first_in_first_out() -> None:
 
 @pytest.mark.parametrize("scope", ["per_task", "per_stage"])
 @pytest.mark.parametrize("capacity", [0, 1, 5])
-async def test_p5_the_source_is_read_no_further_than_there_is_room(
+async def test_p5_the_source_is_read_only_as_far_as_the_queues_have_space(
     capacity: int, scope: Any
 ) -> None:
     gate = Gate()
@@ -220,7 +220,7 @@ async def test_p5_the_source_is_read_no_further_than_there_is_room(
         group.cancel_scope.cancel()
 
 
-async def test_p5_a_stage_whose_every_item_comes_back_holds_no_more_than_its_places() -> None:
+async def test_p5_a_stage_that_retries_every_item_stays_within_its_slots() -> None:
     waiting = 0
 
     async def fail(value: int) -> None:
@@ -245,7 +245,7 @@ async def test_p5_a_stage_whose_every_item_comes_back_holds_no_more_than_its_pla
         group.cancel_scope.cancel()
 
 
-async def test_p6_failures_callbacks_and_observers_hurt_no_other_item(
+async def test_p6_failures_and_callback_errors_do_not_affect_other_items(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def fail_on_three(value: int) -> int:
@@ -262,19 +262,19 @@ async def test_p6_failures_callbacks_and_observers_hurt_no_other_item(
 
     tracker = StatusTracker(broken, broken_async, on_success=broken_async, on_failure=broken)
     pipeline = Pipeline(
-        [Stage("A", 2, [fail_on_three], retry=AT_ONCE, on_success=broken, on_failure=broken)],
+        [Stage("A", 2, [fail_on_three], retry=NO_WAIT, on_success=broken, on_failure=broken)],
         status_tracker=tracker,
     )
     with caplog.at_level(logging.ERROR, "antflow"):
         results = await pipeline.run(range(10))
     assert len(results) == 9
-    # Its own ones, and those of the stage.
+    # The callbacks of the tracker, then those of the stage.
     assert tracker.callback_errors == (3 * 10 + 12 + 9 + 1) + (9 + 1)
-    assert len(caplog.records) == 6  # once for each callback
+    assert len(caplog.records) == 6  # one for each callback
     assert "on_status_change callback" in caplog.text
     assert "on_success callback" in caplog.text
     assert "of stage 'A'" in caplog.text
-    assert "broken async callback" in caplog.text  # the traceback is there
+    assert "broken async callback" in caplog.text  # the traceback is logged
 
 
 async def test_p7_cancelling_the_caller_cancels_every_task() -> None:
@@ -316,7 +316,7 @@ async def test_p7_cancelling_the_caller_cancels_every_task() -> None:
 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
-async def test_p8_what_came_before_an_error_in_the_source_is_finished(kind: str) -> None:
+async def test_p8_items_read_before_a_source_error_are_finished(kind: str) -> None:
     error = OSError("disk gone")
 
     def source() -> Any:
@@ -328,13 +328,13 @@ async def test_p8_what_came_before_an_error_in_the_source_is_finished(kind: str)
             yield number
         raise error
 
-    async def odd_fail(value: int) -> int:
+    async def fail_on_odd(value: int) -> int:
         await checkpoint()
         if value % 2:
             raise ValueError
         return value
 
-    pipeline = Pipeline([Stage("A", 3, [odd_fail], task_attempts=1)])
+    pipeline = Pipeline([Stage("A", 3, [fail_on_odd], task_attempts=1)])
     with pytest.raises(OSError, match="disk gone") as caught:
         await pipeline.run(source() if kind == "sync" else async_source())
     assert caught.value is error
@@ -354,7 +354,7 @@ def test_p9_a_bad_definition_fails_when_it_is_built() -> None:
 
 @pytest.mark.virtual_time
 async def test_p10_idle_workers_do_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """While one item takes an hour, no timer is set and no worker wakes."""
+    """Idle workers do not wake while one item takes an hour."""
     from antflow._workers import worker_loop
 
     wakes = 0
@@ -380,10 +380,10 @@ async def test_p10_idle_workers_do_nothing(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.parametrize("succeeds", [True, False])
 @pytest.mark.parametrize(("capacity", "most"), [(math.inf, 257), (None, 128 + 8), (3, 3 + 8)])
-async def test_tasks_that_never_wait_give_others_a_turn(
+async def test_workers_yield_although_their_tasks_never_wait(
     capacity: float | None, most: int, succeeds: bool
 ) -> None:
-    """After what the queue and those who send into it can hold, and 257 items at the most."""
+    """A worker yields after at most the items that its queue and senders hold, or 257 items."""
     done = 0
     waiting = anyio.Event()
 
@@ -396,7 +396,7 @@ async def test_tasks_that_never_wait_give_others_a_turn(
             return value
         raise ValueError(value)
 
-    turns: list[int] = []
+    samples: list[int] = []
     last = Stage("B", 1, [count], task_attempts=1, queue_capacity=capacity)
     pipeline = Pipeline([Stage("A", 8, [same]), last])
     async with anyio.create_task_group() as group:
@@ -406,16 +406,16 @@ async def test_tasks_that_never_wait_give_others_a_turn(
         waiting.set()
         while done < 1000:
             await checkpoint()
-            turns.append(done)
-    steps = [after - before for before, after in zip([0, *turns], turns)]
-    # trio shuffles who runs first in a round, so that there may be two shares between two turns.
+            samples.append(done)
+    steps = [after - before for before, after in zip([0, *samples], samples)]
+    # trio shuffles its tasks in each pass, so a worker may run twice within one step.
     assert max(steps) <= 2 * most
 
 
-async def test_those_who_wait_to_feed_lengthen_no_turn_without_bound() -> None:
+async def test_workers_yield_although_many_feeders_wait() -> None:
     done = 0
     gate = anyio.Event()
-    turns: list[int] = []
+    samples: list[int] = []
 
     async def count(value: int) -> int:
         nonlocal done
@@ -432,13 +432,13 @@ async def test_those_who_wait_to_feed_lengthen_no_turn_without_bound() -> None:
         gate.set()
         while done < 1000:
             await checkpoint()
-            turns.append(done)
-    steps = [after - before for before, after in zip([0, *turns], turns)]
+            samples.append(done)
+    steps = [after - before for before, after in zip([0, *samples], samples)]
     assert max(steps) <= 2 * 257
 
 
-async def test_items_given_in_the_moment_of_a_stop_lengthen_no_turn_without_bound() -> None:
-    """Their feeders have ended, and they wait to be sent all the same."""
+async def test_workers_yield_although_many_stopped_feeders_send() -> None:
+    """Each source yields one more item at the stop, which is sent after its feeder has ended."""
     done = 0
     steps: list[int] = []
     gate = anyio.Event()
@@ -475,14 +475,14 @@ async def test_items_given_in_the_moment_of_a_stop_lengthen_no_turn_without_boun
             gate.set()
         watching.cancel_scope.cancel()
     assert done == 1 + 256 + 600
-    # trio shuffles who runs first in a round, so that there may be two shares between two turns.
+    # trio shuffles its tasks in each pass, so a worker may run twice within one step.
     assert max(steps) <= 2 * 257
 
 
-async def test_a_source_that_never_waits_gives_others_a_turn_whoever_listens() -> None:
-    """Also where a handler is async, but waits for nothing."""
+async def test_feeders_yield_although_source_and_handler_never_wait() -> None:
+    """The handler is async, but never awaits anything."""
     read = 0
-    turns = [0]
+    samples = [0]
 
     def source() -> Any:
         nonlocal read
@@ -490,21 +490,21 @@ async def test_a_source_that_never_waits_gives_others_a_turn_whoever_listens() -
             read += 1
             yield read
 
-    async def hear(event: Any) -> None:
+    async def handle(event: Any) -> None:
         pass
 
     pipeline = Pipeline([Stage("A", 1, [same], queue_capacity=math.inf)])
-    pipeline.events.subscribe(StatusEvent, hear)
+    pipeline.events.subscribe(StatusEvent, handle)
     async with anyio.create_task_group() as group:
         group.start_soon(pipeline.run, source())
         while read < 1999:
             await checkpoint()
-            turns.append(read)
-    assert max(after - before for before, after in itertools.pairwise(turns)) <= 2 * 257
+            samples.append(read)
+    assert max(after - before for before, after in itertools.pairwise(samples)) <= 2 * 257
 
 
-def stages_that_need_the_sixth() -> tuple[list[Stage], anyio.Event]:
-    """Return two stages: at its first item, the second waits for the sixth of the first."""
+def stages_that_depend_on_the_sixth_item() -> tuple[list[Stage], anyio.Event]:
+    """Return two stages: at its first item, the second waits for the event that the first sets."""
     sixth = anyio.Event()
 
     async def first(value: int) -> int:
@@ -521,21 +521,21 @@ def stages_that_need_the_sixth() -> tuple[list[Stage], anyio.Event]:
     return stages, sixth
 
 
-@pytest.mark.parametrize("listens", [False, True])
-async def test_free_workers_begin_also_while_others_wait_for_room(listens: bool) -> None:
-    """Here the next stage waits for what only the sixth of this one does."""
-    stages, _ = stages_that_need_the_sixth()
-    pipeline = Pipeline(stages, status_tracker=StatusTracker() if listens else None)
+@pytest.mark.parametrize("subscribed", [False, True])
+async def test_spare_workers_start_although_others_are_blocked(subscribed: bool) -> None:
+    """The next stage waits for the sixth item of this one, which needs another worker."""
+    stages, _ = stages_that_depend_on_the_sixth_item()
+    pipeline = Pipeline(stages, status_tracker=StatusTracker() if subscribed else None)
     with anyio.fail_after(5):
         results = await pipeline.run(range(8))
     assert results.values == list(range(8))
 
 
-@pytest.mark.parametrize("listens", [False, True])
-async def test_workers_that_would_only_wait_for_room_do_not_begin(listens: bool) -> None:
-    """As long as items go on: one that is freed takes as many as there is room for."""
+@pytest.mark.parametrize("subscribed", [False, True])
+async def test_workers_that_would_only_block_do_not_start(subscribed: bool) -> None:
+    """While items are settled, unblocked workers take as many as the next queue can hold."""
     stages = [Stage(name, 1000, [same]) for name in "ABC"]
-    pipeline = Pipeline(stages, status_tracker=StatusTracker() if listens else None)
+    pipeline = Pipeline(stages, status_tracker=StatusTracker() if subscribed else None)
     async with pipeline.stream(range(5000)) as results:
         async for _ in results:
             pass
@@ -543,27 +543,27 @@ async def test_workers_that_would_only_wait_for_room_do_not_begin(listens: bool)
     assert len([metric for metric in metrics if metric.items_processed]) <= 3 * 8
 
 
-async def test_workers_begin_if_what_goes_on_is_not_of_their_stage() -> None:
-    """Here the second stage waits for the first, while others go through the third all the time."""
-    stages, sixth = stages_that_need_the_sixth()
+async def test_workers_start_if_items_are_settled_at_other_stages_only() -> None:
+    """The second stage waits for the first, while other items are settled at the third."""
+    stages, sixth = stages_that_depend_on_the_sixth_item()
     pipeline = Pipeline([*stages, Stage("C", 10, [same])], collect_results=False)
 
-    def until_then() -> Any:
+    def until_the_sixth() -> Any:
         return itertools.takewhile(lambda _: not sixth.is_set(), range(100_000))
 
     async with pipeline, anyio.create_task_group() as group:
-        group.start_soon(pipeline.feed, until_then(), "C")
+        group.start_soon(pipeline.feed, until_the_sixth(), "C")
         group.start_soon(pipeline.feed, range(8))
         await sixth.wait()
-        # Not only because nothing went on any more.
+        # The workers started while items were still being settled.
         assert pipeline.get_stats().items_processed < 50_000
 
 
-async def test_workers_begin_at_once_if_nothing_goes_on_any_more() -> None:
-    """However much went on before: here the next stage waits for what only the tenth can begin."""
+async def test_workers_start_soon_after_items_stop_being_settled() -> None:
+    """After many items, the next stage waits for one that only a tenth worker can take."""
     count, capacity = 20_000, 128
     needed = anyio.Event()
-    turns = 0
+    checkpoints = 0
 
     async def first(value: int) -> int:
         if value == count + capacity + 10:
@@ -571,36 +571,36 @@ async def test_workers_begin_at_once_if_nothing_goes_on_any_more() -> None:
         return value
 
     async def second(value: int) -> int:
-        nonlocal turns
+        nonlocal checkpoints
         if value == count:
             while not needed.is_set():
-                turns += 1
+                checkpoints += 1
                 await checkpoint()
         return value
 
-    # Twice as many, since items may overtake each other on their way into the next queue.
+    # Twice as many workers, because items may overtake each other before the next queue.
     stages = [Stage("A", 20, [first]), Stage("B", 1, [second], queue_capacity=capacity)]
     async with Pipeline(stages).stream(range(count + 1000)) as results:
         async for _ in results:
             pass
-    assert 0 < turns < 200
+    assert 0 < checkpoints < 200
 
 
-async def test_workers_begin_if_nothing_goes_on() -> None:
-    """Each holds what it has, until the consumer of the stream takes it."""
+async def test_all_workers_start_if_no_item_is_settled() -> None:
+    """Each worker holds one result until the consumer of the stream takes it."""
     pipeline = Pipeline([Stage("A", 50, [same])])
     async with pipeline.stream(range(100), buffer_size=1) as results:
         async for _ in results:
             break
         await anyio.wait_all_tasks_blocked()
         metrics = pipeline.get_worker_metrics().values()
-        # One result was taken, and one waits in the buffer.
+        # One result was taken, and one is in the buffer.
         assert sum(metric.items_processed for metric in metrics) == 52
         assert all(metric.items_processed for metric in metrics)
 
 
-async def test_a_crowd_of_workers_leaves_when_there_is_nothing_to_do() -> None:
-    """And comes back when there is."""
+async def test_idle_workers_retire_and_start_again() -> None:
+    """All idle workers but two retire, and start again when there are items."""
     gates = [anyio.Event(), anyio.Event()]
     running: list[int] = []
 
@@ -629,7 +629,7 @@ async def test_a_crowd_of_workers_leaves_when_there_is_nothing_to_do() -> None:
     assert running == [50, 2, 50]
 
 
-def test_p10_importing_is_quiet_and_loads_nothing_optional() -> None:
+def test_p10_importing_adds_no_log_handler_and_loads_no_optional_package() -> None:
     code = (
         "import logging, sys, antflow;"
         "assert not logging.getLogger('antflow').handlers and not logging.root.handlers;"
@@ -646,7 +646,7 @@ def test_p11_one_pipeline_runs_on_asyncio_and_on_trio() -> None:
         assert anyio.run(pipeline.run, range(3), backend=backend).values == ["0", "1", "2"]
 
 
-def test_the_first_example_of_the_guide_under_asyncio_run_and_trio_run() -> None:
+def test_p11_the_first_example_of_the_guide_runs_on_asyncio_and_on_trio() -> None:
     import asyncio
 
     import trio

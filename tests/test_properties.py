@@ -23,45 +23,45 @@ counts = st.integers(0, 25)
 
 
 class Execution:
-    """Listens to a drawn pipeline, and checks its figures at each event and each item read."""
+    """Subscribes to a drawn pipeline, and checks its statistics at each event and item read."""
 
     def __init__(self, pipeline: Pipeline, *, streams: bool = False) -> None:
         self.pipeline = pipeline
         self.streams = streams
         self.log = EventLog(pipeline)
-        self.books = pipeline.events.subscribe(StatusEvent, self.check_books)
+        self.subscription = pipeline.events.subscribe(StatusEvent, self.check_statistics)
 
     def source(self, count: int) -> Iterator[int]:
         for number in self.log.source(range(count)):
-            self.check_books()
+            self.check_statistics()
             yield number
 
-    def check_books(self, event: StatusEvent | None = None) -> None:
-        """The figures fit together, with each other and with what was seen from outside."""
+    def check_statistics(self, event: StatusEvent | None = None) -> None:
+        """Check that the statistics are consistent with each other and with the definition."""
         stats = self.pipeline.get_stats()
         states = self.pipeline.get_worker_states().values()
         busy = Counter(state.stage for state in states if state.status == "busy")
         for definition, stage in zip(self.pipeline.stages, stats.stage_stats.values()):
             assert stage.in_progress_items == busy[stage.stage_name] <= definition.workers
             assert 0 <= stats.queue_sizes[stage.stage_name] <= definition.capacity
-        under_way = sum(
+        in_flight = sum(
             stage.pending_items + stage.in_progress_items for stage in stats.stage_stats.values()
         )
-        assert under_way == stats.items_in_flight >= 0
+        assert in_flight == stats.items_in_flight >= 0
         summary = self.pipeline.get_error_summary()
         assert summary.total_failed == stats.items_failed
-        if not self.streams:  # which hand their failures over
+        if not self.streams:  # streams hand their failures over
             assert stats.items_failed == len(self.pipeline.failures)
 
     def fails_at(self, value: int) -> Stage | None:
-        """Work out from what was drawn in which stage an item fails, if it does."""
+        """Return the stage at which the drawn tasks let an item fail, or None."""
         for stage in self.pipeline.stages:
             if drawn(stage).failures_of(value) >= stage.retry_policy.attempts:
                 return stage
         return None
 
     def attempts(self, count: int) -> Counter[tuple[str, int]]:
-        """Work out from what was drawn how often each stage tries each item."""
+        """Return the attempts that the drawn tasks need, by stage and item."""
         attempts: Counter[tuple[str, int]] = Counter()
         for value in range(count):
             for stage in self.pipeline.stages:
@@ -79,7 +79,9 @@ def drawn(stage: Stage) -> DrawnTask:
 
 
 @given(pipeline=pipelines(), count=counts)
-async def test_p1_to_p5_hold_for_runs_and_the_figures_fit(pipeline: Pipeline, count: int) -> None:
+async def test_p1_to_p5_hold_for_runs_and_the_statistics_are_consistent(
+    pipeline: Pipeline, count: int
+) -> None:
     run = Execution(pipeline)
     results = await pipeline.run(run.source(count))
     assert_promises(run.log, results)
@@ -92,13 +94,13 @@ async def test_p1_to_p5_hold_for_runs_and_the_figures_fit(pipeline: Pipeline, co
         assert (failure.stage, failure.attempts) == (stage.name, stage.retry_policy.attempts)
     began = [event for event in run.log.task_events if event.event_type == "start"]
     assert Counter((event.stage, event.item_id) for event in began) == run.attempts(count)
-    assert run.books.errors == 0
-    run.check_books()
+    assert run.subscription.errors == 0
+    run.check_statistics()
 
 
 @given(pipeline=pipelines(), count=counts)
-async def test_p5_no_more_than_workers_run(pipeline: Pipeline, count: int) -> None:
-    """Counted in the tasks themselves, whatever the events say."""
+async def test_p5_no_more_tasks_run_than_workers(pipeline: Pipeline, count: int) -> None:
+    """The tasks themselves are counted, not their events."""
     running: Counter[str] = Counter()
 
     def counted(stage: Stage) -> Stage:
@@ -126,7 +128,7 @@ async def test_p5_no_more_than_workers_run(pipeline: Pipeline, count: int) -> No
     leave_after=st.none() | st.integers(0, 20),
     consumer=st.lists(delays, min_size=1, max_size=5),
 )
-async def test_p1_to_p5_hold_for_streams_wherever_they_are_left(
+async def test_p1_to_p5_hold_for_streams_also_if_they_are_left_early(
     pipeline: Pipeline,
     count: int,
     ordered: bool,
@@ -135,7 +137,7 @@ async def test_p1_to_p5_hold_for_streams_wherever_they_are_left(
     leave_after: int | None,
     consumer: list[float],
 ) -> None:
-    """Counted from both sides: what was read from the source, and what came out."""
+    """Items are counted as they are read from the source, and as they are taken."""
     run = Execution(pipeline, streams=True)
     stream = pipeline.stream(
         run.source(count),
@@ -159,7 +161,7 @@ async def test_p1_to_p5_hold_for_streams_wherever_they_are_left(
     if ordered:
         assert [result.id for result in run.log.taken] == list(range(taken))
     assert not run.log.read or any(isinstance(entry, Ended) for entry in run.log.entries)
-    assert run.books.errors == 0
+    assert run.subscription.errors == 0
     assert pipeline.get_stats().items_in_flight == 0
 
 
@@ -168,16 +170,16 @@ async def test_p1_to_p5_hold_for_streams_wherever_they_are_left(
     capacities=st.lists(st.integers(0, 3), min_size=1, max_size=4),
     slow=st.lists(delays, min_size=30, max_size=30),
 )
-async def test_p4_single_workers_are_first_in_first_out(
+async def test_p4_stages_with_one_worker_are_fifo(
     count: int, capacities: list[int], slow: list[float]
 ) -> None:
-    begun: dict[str, list[int]] = {}
+    started_by_stage: dict[str, list[int]] = {}
 
     def stage(number: int, capacity: int) -> Stage:
-        mine = begun[f"S{number}"] = []
+        started = started_by_stage[f"S{number}"] = []
 
         async def task(value: int) -> int:
-            mine.append(value)
+            started.append(value)
             await anyio.sleep(slow[(value + number) % 30])
             return value
 
@@ -186,12 +188,12 @@ async def test_p4_single_workers_are_first_in_first_out(
     pipeline = Pipeline([stage(number, capacity) for number, capacity in enumerate(capacities)])
     async with pipeline.stream(range(count), buffer_size=1) as results:
         assert [result.value async for result in results] == list(range(count))
-    assert all(order == list(range(count)) for order in begun.values())
+    assert all(order == list(range(count)) for order in started_by_stage.values())
 
 
 @frozen
 class FeedPlan:
-    """One call of feed(): what, when, how urgent, from which stage on, and when it is cancelled."""
+    """One call of `feed()`: items, delay, priority, target stage, and time until cancellation."""
 
     count: int
     after: float
@@ -211,10 +213,10 @@ feeds = st.builds(
 
 
 @given(pipeline=pipelines(), feed_plans=st.lists(feeds, max_size=6), join_after=delays)
-async def test_p1_to_p5_hold_for_live_pipelines_however_they_are_fed(
+async def test_p1_to_p5_hold_for_live_runs(
     pipeline: Pipeline, feed_plans: list[FeedPlan], join_after: float
 ) -> None:
-    """Whatever was read has one outcome, also if the feed was cut short; and join() knows."""
+    """Each item read has one outcome after `join()`, also if its feed was cancelled."""
     log = EventLog(pipeline)
 
     async def feed(plan: FeedPlan) -> None:

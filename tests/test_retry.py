@@ -1,4 +1,4 @@
-"""Retries: how often, on what, after how long; by task and by stage; through stamina."""
+"""Retries per task and per stage: waits, attempts, events, and the settings of stamina."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SCOPES = ["task", "stage"]
 
 
 class Flaky:
-    """Fails so many times for each value, and notes when it was called."""
+    """A task that fails a number of times for each value, and records when it was called."""
 
     __name__ = "flaky"
 
@@ -48,7 +48,7 @@ def with_policy(task: Any, **arguments: Any) -> Pipeline:
 @pytest.mark.virtual_time
 class TestWaits:
     @pytest.mark.parametrize("retry", ["per_task", "per_stage"])
-    async def test_the_plain_keywords_wait_the_same_each_time(self, retry: Any) -> None:
+    async def test_waits_are_fixed_with_the_plain_keywords(self, retry: Any) -> None:
         flaky = Flaky(3)
         stage = Stage(
             "A", 1, [flaky], retry, task_attempts=4, stage_attempts=4, task_wait_seconds=2.5
@@ -58,13 +58,13 @@ class TestWaits:
         assert flaky.waits(1) == [2.5, 2.5, 2.5]
 
     @pytest.mark.parametrize("retry", ["per_task", "per_stage"])
-    async def test_no_wait_is_possible(self, retry: Any) -> None:
+    async def test_a_wait_of_zero_is_allowed(self, retry: Any) -> None:
         flaky = Flaky(2)
         await Pipeline([Stage("A", 1, [flaky], retry, task_wait_seconds=0)]).run([1])
         assert flaky.waits(1) == [0, 0]
 
     @pytest.mark.parametrize("scope", SCOPES)
-    async def test_a_policy_waits_longer_each_time_up_to_a_bound(self, scope: Any) -> None:
+    async def test_waits_of_a_policy_grow_up_to_wait_max(self, scope: Any) -> None:
         flaky = Flaky(4)
         pipeline = with_policy(
             flaky,
@@ -86,8 +86,8 @@ class TestWaits:
         assert 20 <= second <= 24
 
     @pytest.mark.parametrize("scope", SCOPES)
-    async def test_a_hook_decides_and_may_give_the_wait(self, scope: Any) -> None:
-        """As one does to honour Retry-After."""
+    async def test_a_hook_decides_and_may_return_the_wait(self, scope: Any) -> None:
+        """A hook can honour a Retry-After header this way."""
         answers = iter([7, dt.timedelta(minutes=1), True, 0.0, False])
         asked: list[str] = []
 
@@ -104,7 +104,7 @@ class TestWaits:
         assert results.failures[0].attempts == 5
         assert asked == [f"1, attempt {number}" for number in range(1, 6)]
 
-    async def test_the_worker_is_free_while_an_item_waits_to_go_through_its_stage_again(
+    async def test_the_worker_is_free_during_a_per_stage_back_off(
         self,
     ) -> None:
         flaky = Flaky(1)
@@ -121,7 +121,7 @@ class TestWaits:
         assert order == [1, 2, 3, 4, 0]
         assert results.values == [0, 1, 2, 3, 4]
 
-    async def test_a_worker_stays_with_an_item_whose_task_is_tried_again(self) -> None:
+    async def test_the_worker_waits_during_a_per_task_back_off(self) -> None:
         order: list[int] = []
         flaky = Flaky(1)
 
@@ -162,7 +162,7 @@ class TestAttempts:
         assert {len(calls) for calls in flaky.calls.values()} == {attempts}
         assert {item.attempts for item in results.failures} == {attempts}
 
-    async def test_each_task_is_retried_by_itself(self) -> None:
+    async def test_each_task_has_its_own_attempts(self) -> None:
         first, second = Flaky(2), Flaky(2)
         stage = Stage("A", 1, [first, second], task_wait_seconds=0)
         assert (await Pipeline([stage]).run([1])).values == [1]
@@ -190,7 +190,7 @@ class TestAttempts:
         assert attempts == [("A", 3), ("B", 2)]
 
     @pytest.mark.parametrize("scope", SCOPES)
-    async def test_only_what_the_policy_names_is_tried_again(self, scope: Any) -> None:
+    async def test_only_the_errors_that_the_policy_names_are_retried(self, scope: Any) -> None:
         for error, calls in [(KeyError, 1), (OSError, 3), (ConnectionError, 3)]:
             flaky = Flaky(99, error)
             pipeline = with_policy(
@@ -223,12 +223,12 @@ class TestAttempts:
         assert str(failure.exception.__context__) == "1, attempt 1"
 
     @pytest.mark.parametrize("wait", [-5, dt.timedelta(seconds=-5)])
-    async def test_a_time_to_come_back_that_is_past_means_at_once(self, wait: Any) -> None:
+    async def test_a_negative_wait_from_a_hook_means_no_wait(self, wait: Any) -> None:
         flaky = Flaky(2)
         results = await with_policy(flaky, on=lambda error: wait, wait_initial=9).run([1])
         assert results.values == [1]
 
-    async def test_the_last_error_counts_and_has_no_false_context(self) -> None:
+    async def test_the_last_error_is_kept_without_earlier_ones_as_context(self) -> None:
         results = await Pipeline([Stage("A", 1, [Flaky(9)], task_wait_seconds=0)]).run([1])
         error = results.failures[0].exception
         assert str(error) == "1, attempt 3"
@@ -238,7 +238,7 @@ class TestAttempts:
 
 class TestStamina:
     @pytest.mark.parametrize("scope", SCOPES)
-    async def test_retries_can_be_switched_off(self, scope: Any) -> None:
+    async def test_set_active_false_disables_retries(self, scope: Any) -> None:
         stamina.set_active(False)
         flaky = Flaky(1)
         results = await with_policy(flaky, scope=scope).run([1])
@@ -246,10 +246,10 @@ class TestStamina:
 
     @pytest.mark.virtual_time
     @pytest.mark.parametrize("scope", SCOPES)
-    async def test_switched_off_during_a_back_off_there_is_no_further_attempt(
+    async def test_set_active_false_during_a_back_off_allows_one_more_attempt(
         self, scope: Any
     ) -> None:
-        """stamina reads the switch when a context starts: what is under way is carried out."""
+        """stamina reads the setting when a context starts, so the pending attempt is still made."""
         flaky = Flaky(9)
         pipeline = with_policy(flaky, scope=scope, wait_initial=10, wait_max=10, wait_jitter=0)
         async with anyio.create_task_group() as group:
@@ -260,9 +260,7 @@ class TestStamina:
 
     @pytest.mark.virtual_time
     @pytest.mark.parametrize("scope", SCOPES)
-    async def test_in_test_mode_there_are_no_waits_and_as_many_attempts_as_it_says(
-        self, scope: Any
-    ) -> None:
+    async def test_test_mode_sets_the_attempts_and_disables_waits(self, scope: Any) -> None:
         for attempts, cap, expected in [(1, False, 1), (5, False, 5), (2, True, 2), (9, True, 3)]:
             flaky = Flaky(99)
             events: list[str] = []
@@ -277,14 +275,14 @@ class TestStamina:
             assert results.failures[0].attempts == len(flaky.calls[1]) == expected
             assert events == ["start", "retry"] * (expected - 1) + ["start", "fail"]
 
-    async def test_in_test_mode_a_hook_may_still_say_no(self) -> None:
+    async def test_in_test_mode_a_hook_can_still_prevent_retries(self) -> None:
         with stamina.set_testing(True, attempts=9):
             flaky = Flaky(99)
             await with_policy(flaky, on=lambda error: "attempt 2" not in str(error)).run([1])
         assert len(flaky.calls[1]) == 2
 
     @pytest.mark.parametrize("scope", SCOPES)
-    async def test_its_hooks_are_told_of_each_retry_under_the_name_of_the_task_or_stage(
+    async def test_retry_hooks_of_stamina_receive_the_name_of_the_task_or_stage(
         self, scope: Any
     ) -> None:
         details: list[Any] = []
@@ -297,7 +295,7 @@ class TestStamina:
 
     @pytest.mark.parametrize("testing", [True, False])
     @pytest.mark.parametrize("scope", SCOPES)
-    async def test_if_a_hook_of_it_raises_the_item_fails_with_that(
+    async def test_an_error_in_a_retry_hook_of_stamina_fails_the_item(
         self, scope: Any, testing: bool
     ) -> None:
         def broken(details: Any) -> None:
@@ -314,7 +312,7 @@ class TestStamina:
             assert events[-1] == "fail"
 
     @pytest.mark.parametrize("scope", SCOPES)
-    async def test_if_its_test_mode_ends_between_two_attempts_its_count_holds(
+    async def test_the_attempts_of_test_mode_hold_although_it_ends_between_two_of_them(
         self, scope: Any
     ) -> None:
         stamina.set_testing(True, attempts=2)
@@ -331,7 +329,7 @@ class TestStamina:
         assert results.failures[0].attempts == len(flaky.calls[1]) == 2
         assert results.failures[0].error == "1, attempt 2"
 
-    async def test_its_own_log_is_the_only_one(self, caplog: pytest.LogCaptureFixture) -> None:
+    async def test_antflow_does_not_log_retries(self, caplog: pytest.LogCaptureFixture) -> None:
         with caplog.at_level(logging.DEBUG, "antflow"):
             await with_policy(Flaky(9), wait_initial=0, wait_jitter=0).run([1])
         assert not [record for record in caplog.records if record.name.startswith("antflow")]
@@ -339,7 +337,7 @@ class TestStamina:
 
 class TestEvents:
     @pytest.mark.virtual_time
-    async def test_per_task_each_attempt_has_its_events_and_durations(self) -> None:
+    async def test_each_attempt_of_a_task_has_its_events_and_durations(self) -> None:
         calls = 0
 
         async def task(value: int) -> int:
@@ -376,20 +374,20 @@ class TestEvents:
 
     @pytest.mark.virtual_time
     @pytest.mark.parametrize("scope", SCOPES)
-    async def test_a_retry_is_told_before_the_wait(self, scope: Any) -> None:
-        told: list[float] = []
+    async def test_a_retry_event_is_published_before_the_wait(self, scope: Any) -> None:
+        published: list[float] = []
         began = anyio.current_time()
         pipeline = with_policy(Flaky(1), scope=scope, wait_initial=60, wait_jitter=0)
 
         def note(event: TaskEvent) -> None:
             if event.event_type == "retry":
-                told.append(anyio.current_time() - began)
+                published.append(anyio.current_time() - began)
 
         pipeline.events.subscribe(TaskEvent, note)
         await pipeline.run([1])
-        assert told == [0]
+        assert published == [0]
 
-    async def test_per_stage_tells_what_comes_next(self) -> None:
+    async def test_a_retrying_event_has_the_number_of_the_next_attempt(self) -> None:
         tracker = StatusTracker()
         policy = RetryPolicy(scope="stage", wait_initial=0, wait_jitter=0)
         await Pipeline([Stage("A", 1, [Flaky(9)], policy)], status_tracker=tracker).run([1])
@@ -406,7 +404,7 @@ class TestEvents:
             "attempts": 3,
         }
 
-    async def test_who_subscribes_during_an_attempt_hears_of_the_next(self) -> None:
+    async def test_a_subscription_during_an_attempt_takes_effect_at_the_next(self) -> None:
         events: list[tuple[str, int]] = []
         pipeline: Pipeline
 
@@ -425,8 +423,8 @@ class TestEvents:
 
 
 @pytest.mark.parametrize("retry", ["per_task", "per_stage"])
-async def test_a_stray_cancellation_of_a_hook_fails_that_item_only(retry: Any) -> None:
-    """As one of a task does: it is told of the task that was to be tried again."""
+async def test_a_stray_cancellation_in_a_retry_hook_fails_its_item_only(retry: Any) -> None:
+    """The failure names the task that was to be retried."""
 
     def hook(details: Any) -> None:
         raise anyio.get_cancelled_exc_class()
@@ -440,7 +438,7 @@ async def test_a_stray_cancellation_of_a_hook_fails_that_item_only(retry: Any) -
         return value
 
     if anyio.get_cancelled_exc_class() is not asyncio.CancelledError:
-        pytest.skip("nobody but trio itself can make its Cancelled")
+        pytest.skip("only trio itself can create its Cancelled")
     stamina.instrumentation.set_on_retry_hooks([hook])
     results = await Pipeline([Stage("A", 1, [first, second], retry)]).run(range(3))
     assert results.values == [0, 2]

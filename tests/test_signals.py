@@ -22,7 +22,9 @@ from antflow._run import signals
 from antflow._run.signals import handling_signals
 from antflow.testing import explore, interrupt, schedules
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no signal handlers in its loops")
+pytestmark = pytest.mark.skipif(
+    sys.platform == "win32", reason="event loops do not support signal handlers"
+)
 
 
 async def same(value: Any) -> Any:
@@ -30,7 +32,7 @@ async def same(value: Any) -> Any:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_the_first_signal_finishes_what_was_read(number: signal.Signals) -> None:
+async def test_the_first_signal_drains_the_run(number: signal.Signals) -> None:
     read = 0
 
     async def task(value: int) -> int:
@@ -54,20 +56,20 @@ async def test_the_first_signal_finishes_what_was_read(number: signal.Signals) -
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
 
 
-async def test_signals_are_heeded_before_the_source_is_read() -> None:
-    """The first thing that a run does may be interrupted already."""
+async def test_signals_are_handled_before_the_source_is_read() -> None:
+    """A signal may arrive in the first step of a run."""
 
     def source() -> Any:
         signal.raise_signal(signal.SIGTERM)
         yield from itertools.count()
 
-    for _ in range(20):  # Which task of a run is first is up to the schedule.
+    for _ in range(20):  # The schedule decides which loop task is first.
         pipeline = Pipeline([Stage("A", 2, [same])])
         results = await pipeline.run(source(), handle_signals=True)
         assert results.values == list(range(len(results)))
 
 
-async def test_the_second_signal_ends_the_run() -> None:
+async def test_the_second_signal_cancels_the_run() -> None:
     cancelled = []
 
     async def task(value: int) -> None:
@@ -107,7 +109,7 @@ async def test_without_a_signal_nothing_changes() -> None:
         await pipeline.run(source(), handle_signals=True)
 
 
-async def test_only_the_main_thread_has_signals(anyio_backend: Any) -> None:
+async def test_handle_signals_is_rejected_outside_of_the_main_thread(anyio_backend: Any) -> None:
     name, options = anyio_backend
     errors: list[str] = []
 
@@ -126,12 +128,12 @@ async def test_only_the_main_thread_has_signals(anyio_backend: Any) -> None:
     assert "'other'" in error
 
 
-async def test_the_switch_is_a_bool() -> None:
+async def test_handle_signals_must_be_a_bool() -> None:
     with pytest.raises(StageValidationError, match="handle_signals must be True or False, got 1"):
         await Pipeline([Stage("A", 2, [same])]).run([1], handle_signals=1)  # type: ignore[arg-type]
 
 
-async def test_a_refused_run_is_not_the_newest() -> None:
+async def test_a_rejected_run_is_not_the_newest() -> None:
     pipeline = Pipeline([Stage("A", 2, [same])])
     await pipeline.run([1])
 
@@ -147,8 +149,8 @@ async def test_a_refused_run_is_not_the_newest() -> None:
     assert pipeline.results.values == [1]
 
 
-async def test_the_first_signal_is_the_first_whatever_was_before() -> None:
-    """Neither a shutdown before nor the near end makes it the second."""
+async def test_a_shutdown_does_not_count_as_a_signal() -> None:
+    """The first signal does not cancel the run, although it is draining already."""
 
     async def task(value: int) -> int:
         if value == 3:
@@ -162,14 +164,14 @@ async def test_the_first_signal_is_the_first_whatever_was_before() -> None:
     assert (await pipeline.run(range(4), handle_signals=True)).values == [0, 1, 2, 3]
 
 
-async def test_handlers_of_others_are_put_back() -> None:
-    def mine(*args: Any) -> None:
+async def test_earlier_signal_handlers_are_restored() -> None:
+    def handler(*args: Any) -> None:
         raise AssertionError
 
-    before = signal.signal(signal.SIGTERM, mine)
+    before = signal.signal(signal.SIGTERM, handler)
     try:
         await Pipeline([Stage("A", 2, [same])]).run([1], handle_signals=True)
-        assert signal.getsignal(signal.SIGTERM) is mine
+        assert signal.getsignal(signal.SIGTERM) is handler
     finally:
         signal.signal(signal.SIGTERM, before)
 

@@ -1,4 +1,4 @@
-"""Definitions are checked when they are built, and each message coaches."""
+"""Definitions are checked when they are built, and each message says what to write."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ async def async_generator(value: Any) -> Any:
         ({"task_concurrency_limits": 5}, ["task_concurrency_limits", "a dict", "got 5"]),
     ],
 )
-def test_a_bad_argument_is_refused_with_stage_argument_bound_and_value(
+def test_a_bad_argument_is_rejected_with_stage_argument_bound_and_value(
     arguments: dict[str, Any], words: list[str]
 ) -> None:
     with pytest.raises(StageValidationError) as caught:
@@ -130,7 +130,7 @@ def test_a_bad_argument_is_refused_with_stage_argument_bound_and_value(
     assert isinstance(caught.value, ValueError)
 
 
-def test_a_call_instead_of_a_function_is_refused_without_a_warning() -> None:
+def test_a_call_instead_of_a_function_is_rejected_without_a_warning() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with pytest.raises(
@@ -164,14 +164,14 @@ def test_a_call_instead_of_a_function_is_refused_without_a_warning() -> None:
         ({"wait_exp_base": 0.5}, ["wait_exp_base", "at least 1"]),
     ],
 )
-def test_a_bad_retry_policy_is_refused(arguments: dict[str, Any], words: list[str]) -> None:
+def test_a_bad_retry_policy_is_rejected(arguments: dict[str, Any], words: list[str]) -> None:
     with pytest.raises(StageValidationError) as caught:
         RetryPolicy(**arguments)
     for word in ["RetryPolicy: ", *words]:
         assert word in str(caught.value)
 
 
-def test_an_endless_longest_wait_is_allowed() -> None:
+def test_wait_max_may_be_infinite() -> None:
     assert RetryPolicy(wait_max=math.inf).wait_max == math.inf
 
 
@@ -193,7 +193,7 @@ def test_an_endless_longest_wait_is_allowed() -> None:
         ({"stages": [stage()], "status_tracker": 5}, ["status_tracker", "got 5"]),
     ],
 )
-def test_a_bad_pipeline_is_refused(arguments: dict[str, Any], words: list[str]) -> None:
+def test_a_bad_pipeline_is_rejected(arguments: dict[str, Any], words: list[str]) -> None:
     with pytest.raises(StageValidationError) as caught:
         Pipeline(**arguments)
     for word in ["Pipeline: ", *words]:
@@ -211,14 +211,14 @@ def test_a_bad_pipeline_is_refused(arguments: dict[str, Any], words: list[str]) 
         ({"task_concurrency_limits": {"fetch": -1}}, ["task_concurrency_limits['fetch']"]),
     ],
 )
-def test_a_bad_tracker_is_refused(arguments: dict[str, Any], words: list[str]) -> None:
+def test_a_bad_tracker_is_rejected(arguments: dict[str, Any], words: list[str]) -> None:
     with pytest.raises(StageValidationError) as caught:
         StatusTracker(**arguments)
     for word in ["StatusTracker: ", *words]:
         assert word in str(caught.value)
 
 
-def test_a_definition_does_not_change_behind_its_back() -> None:
+def test_a_definition_is_frozen_and_copies_its_arguments() -> None:
     tasks = [fetch]
     limits = {"fetch": 1}
     one = Stage("Fetch", tasks=tasks, task_concurrency_limits=limits)
@@ -240,7 +240,7 @@ def test_the_default_capacity_grows_with_the_workers() -> None:
     assert stage(queue_capacity=math.inf).capacity == math.inf
 
 
-def test_plain_retry_keywords_stand_for_a_policy() -> None:
+def test_plain_retry_keywords_make_a_policy() -> None:
     assert stage(task_attempts=5, task_wait_seconds=2).retry_policy == RetryPolicy(
         attempts=5, wait_initial=2, wait_max=2, wait_jitter=0, wait_exp_base=1
     )
@@ -250,7 +250,7 @@ def test_plain_retry_keywords_stand_for_a_policy() -> None:
     assert stage(retry=policy).retry_policy is policy
 
 
-def test_limits_know_tasks_by_the_name_of_the_function() -> None:
+def test_limits_identify_tasks_by_the_name_of_the_function() -> None:
     class Client:
         async def get(self, value: Any) -> Any:
             return value
@@ -296,7 +296,7 @@ def test_an_item_has_no_positional_id() -> None:
         ({"skip_if": lambda: 1}, r"skip_if must be .* \(value\)"),
     ],
 )
-def test_functions_that_take_other_arguments_are_refused(
+def test_functions_with_other_signatures_are_rejected(
     arguments: dict[str, Any], words: str
 ) -> None:
     with pytest.raises(StageValidationError, match=words):
@@ -307,7 +307,7 @@ def test_functions_that_take_other_arguments_are_refused(
         RetryPolicy(on=lambda: True)  # type: ignore[arg-type, misc]
 
 
-def test_functions_whose_arguments_nobody_knows_are_accepted() -> None:
+def test_functions_with_unknown_or_matching_signatures_are_accepted() -> None:
     Stage("A", tasks=[dict, max, int])
     Stage("A", tasks=[lambda a, b=1, *, c=2: a])
     Stage("A", tasks=[lambda a, b: a + b], unpack_args=True)

@@ -1,4 +1,4 @@
-"""Streams: results one by one, flat memory, and a clean way out however they are left."""
+"""Streams: results one by one, bounded memory, and clean-up on every exit of the block."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def fails_on_odd(value: int) -> int:
 
 
 class Sleepy:
-    """A task that never ends by itself, and knows who began and who was cancelled."""
+    """A task that sleeps forever, and records which items began and which were cancelled."""
 
     def __init__(self) -> None:
         self.began: list[Any] = []
@@ -52,7 +52,7 @@ class Sleepy:
 
 
 class Source:
-    """An endless async generator that knows how far it was read, and whether it was closed."""
+    """An async source that records how many items were read, and whether it was closed."""
 
     def __init__(self, end: float = math.inf) -> None:
         self.end = end
@@ -77,7 +77,7 @@ def two_stages(**options: Any) -> Pipeline:
     )
 
 
-async def test_each_input_gives_one_result_failures_included() -> None:
+async def test_each_input_yields_one_result_also_if_it_failed() -> None:
     pipeline = Pipeline(
         [Stage("A", 3, [same]), Stage("B", 3, [fails_on_odd], task_attempts=1)],
         collect_results=True,
@@ -89,11 +89,11 @@ async def test_each_input_gives_one_result_failures_included() -> None:
         if result.sequence_id % 2:
             assert isinstance(result.error, ValueError)
             assert not result.is_success
-            assert result.value == result.sequence_id  # what the failing stage was given
+            assert result.value == result.sequence_id  # the input of the failing stage
         else:
             assert result.is_success
             assert result.value == result.sequence_id * 10
-    # They were handed over: nothing is kept.
+    # The results were handed over, and none is kept.
     assert pipeline.results == []
     assert pipeline.failures == []
     stats = pipeline.get_stats()
@@ -108,7 +108,7 @@ async def test_each_input_gives_one_result_failures_included() -> None:
 @pytest.mark.virtual_time
 @pytest.mark.parametrize("buffer_size", [0, 1, 64, math.inf])
 @pytest.mark.parametrize("window", [1, 2, 7, None])
-async def test_ordered_results_come_in_input_order(buffer_size: float, window: int | None) -> None:
+async def test_ordered_results_are_in_input_order(buffer_size: float, window: int | None) -> None:
     async def slow_at_first(value: int) -> int:
         await anyio.sleep((7 - value % 8) / 10)
         if value % 5 == 4:
@@ -131,7 +131,7 @@ async def test_ordered_results_come_in_input_order(buffer_size: float, window: i
 
 
 @pytest.mark.virtual_time
-async def test_results_come_as_soon_as_they_are_there() -> None:
+async def test_results_are_yielded_as_soon_as_they_are_available() -> None:
     async def task(value: int) -> int:
         await anyio.sleep(value)
         return value
@@ -146,7 +146,7 @@ async def test_results_come_as_soon_as_they_are_there() -> None:
 @pytest.mark.virtual_time
 @pytest.mark.parametrize("ordered", [False, True])
 @pytest.mark.parametrize("buffer_size", [0, 3])
-async def test_the_source_is_read_no_further_than_there_is_room(
+async def test_the_source_is_read_only_as_far_as_there_is_space(
     ordered: bool, buffer_size: int
 ) -> None:
     source = Source()
@@ -154,12 +154,12 @@ async def test_the_source_is_read_no_further_than_there_is_room(
     stream = two_stages().stream(
         source.generator(), ordered=ordered, buffer_size=buffer_size, window=window
     )
-    # Both workers and the queue of each stage, what waits for us, and one in the feeder's hand.
-    room = 5 if ordered else 2 * (2 + 1) + buffer_size + 1
+    # Two workers and a queue of one per stage, the buffer of the stream, and one in the feeder.
+    space = 5 if ordered else 2 * (2 + 1) + buffer_size + 1
     async with stream as results:
         for taken in range(20):
             await anyio.wait_all_tasks_blocked()
-            assert source.read == room + taken
+            assert source.read == space + taken
             result = await results.__anext__()
             if ordered:
                 assert result.value == taken
@@ -168,7 +168,7 @@ async def test_the_source_is_read_no_further_than_there_is_room(
 
 @pytest.mark.virtual_time
 async def test_without_a_buffer_results_are_handed_over_one_by_one() -> None:
-    """The task does not begin with the next item before the last result was taken."""
+    """The task does not start on the next item before the last result was taken."""
     begun: list[int] = []
 
     async def task(value: int) -> int:
@@ -184,7 +184,7 @@ async def test_without_a_buffer_results_are_handed_over_one_by_one() -> None:
 
 
 @pytest.mark.virtual_time
-async def test_a_slow_head_of_line_costs_at_most_the_window() -> None:
+async def test_head_of_line_blocking_is_limited_by_the_window() -> None:
     async def task(value: int) -> int:
         if value == 0:
             await anyio.sleep(3600)
@@ -206,8 +206,8 @@ async def test_a_slow_head_of_line_costs_at_most_the_window() -> None:
 
 
 @pytest.mark.virtual_time
-async def test_who_completes_the_order_waits_until_no_more_is_left_than_there_is_room() -> None:
-    """Results 1 to 4 are held back by 0, and the worker that brings it brings five."""
+async def test_the_worker_that_fills_the_gap_waits_until_its_results_fit_into_the_buffer() -> None:
+    """Results 1 to 4 wait for result 0, so the worker that delivers it makes five available."""
     head = anyio.Event()
     begun: list[int] = []
 
@@ -226,12 +226,12 @@ async def test_who_completes_the_order_waits_until_no_more_is_left_than_there_is
         for taken, last_begun in enumerate([5, 5, 5, 6, 7, 8], 1):
             assert (await results.__anext__()).value == taken - 1
             await anyio.wait_all_tasks_blocked()
-            # The worker that was free all the time takes 5, and must wait as well. The one that
-            # brought five goes on when only result 4 is left of them.
+            # The other worker takes item 5, and then blocks too. The one that delivered result 0
+            # resumes when only result 4 of the five is left.
             assert (taken, begun[-1]) == (taken, last_begun)
 
 
-# ---- ways to leave
+# ---- leaving early
 
 
 class StopError(Exception):
@@ -248,7 +248,7 @@ async def leave_by_error(results: ResultStream) -> None:
         raise StopError
 
 
-async def leave_by_deadline_inside(results: ResultStream) -> None:
+async def leave_by_inner_scope(results: ResultStream) -> None:
     with anyio.CancelScope() as scope:
         async for _ in results:
             scope.cancel()
@@ -260,15 +260,13 @@ async def leave_at_once(results: ResultStream) -> None:
     await checkpoint()
 
 
-LEAVE = [leave_by_break, leave_by_error, leave_by_deadline_inside, leave_at_once]
+LEAVE = [leave_by_break, leave_by_error, leave_by_inner_scope, leave_at_once]
 
 
 @pytest.mark.parametrize("leave", LEAVE)
 @pytest.mark.parametrize("ordered", [False, True])
 @pytest.mark.parametrize("close", ["enter", "aclosing"])
-async def test_leaving_early_stops_all_and_leaves_nothing(
-    leave: Any, ordered: bool, close: str
-) -> None:
+async def test_leaving_early_cancels_all_loop_tasks(leave: Any, ordered: bool, close: str) -> None:
     source = Source()
     sleepy = Sleepy()
 
@@ -277,7 +275,7 @@ async def test_leaving_early_stops_all_and_leaves_nothing(
 
     pipeline = Pipeline([Stage("A", 4, [task], queue_capacity=2)])
     tasks = asyncio_tasks()
-    for _ in range(2):  # the pipeline can stream again at once
+    for _ in range(2):  # the pipeline can stream again immediately
         source.read, source.closed = 0, False
         stream: Any = pipeline.stream(source.generator(), ordered=ordered)
         with contextlib.suppress(StopError):
@@ -299,11 +297,11 @@ async def test_leaving_early_stops_all_and_leaves_nothing(
 def asyncio_tasks() -> set[Any]:
     try:
         return asyncio.all_tasks()
-    except RuntimeError:  # trio's nurseries cannot leave a task behind
+    except RuntimeError:  # on trio no task outlives its nursery
         return set()
 
 
-async def test_what_the_body_raises_comes_out_as_itself() -> None:
+async def test_the_error_of_the_body_is_raised_unwrapped() -> None:
     with pytest.raises(StopError):  # noqa: PT012
         async with two_stages().stream(itertools.count()) as results:
             async for _ in results:
@@ -329,7 +327,7 @@ async def test_cancelling_from_outside_ends_the_stream() -> None:
 
 @pytest.mark.virtual_time
 @pytest.mark.parametrize("entered", [True, False])
-async def test_a_timeout_around_one_result_loses_none(entered: bool) -> None:
+async def test_a_timeout_around_a_wait_loses_no_result(entered: bool) -> None:
     async def task(value: int) -> int:
         await anyio.sleep(value % 4)
         return value
@@ -350,9 +348,9 @@ async def test_a_timeout_around_one_result_loses_none(entered: bool) -> None:
 
 
 @pytest.mark.virtual_time
-async def test_a_native_cancellation_of_one_wait_loses_none(anyio_backend_name: str) -> None:
+async def test_a_native_cancellation_of_a_wait_loses_no_result(anyio_backend_name: str) -> None:
     if anyio_backend_name != "asyncio":
-        pytest.skip("only asyncio cancels tasks")
+        pytest.skip("only asyncio has Task.cancel()")
     pipeline = Pipeline([Stage("A", 2, [same])])
     found = []
     async with pipeline.stream(range(200), buffer_size=0) as results:
@@ -372,7 +370,7 @@ async def test_a_native_cancellation_of_one_wait_loses_none(anyio_backend_name: 
     assert sorted(found) == list(range(200))
 
 
-async def test_several_tasks_may_share_a_stream() -> None:
+async def test_several_loop_tasks_may_share_a_stream() -> None:
     found: list[int] = []
 
     async def consume(results: ResultStream) -> None:
@@ -390,26 +388,26 @@ async def test_several_tasks_may_share_a_stream() -> None:
 # ---- plain iteration
 
 
-async def test_plain_iteration_works_to_its_end() -> None:
+async def test_plain_iteration_runs_to_the_end() -> None:
     pipeline = two_stages()
     found = [result.value async for result in pipeline.stream(range(30), ordered=True)]
     assert found == list(range(30))
     assert pipeline.get_stats().items_processed == 30
 
 
-async def test_two_plain_streams_interleave_in_one_task() -> None:
+async def test_two_plain_streams_interleave_in_one_loop_task() -> None:
     pipeline = two_stages()
     first = pipeline.stream(range(20), ordered=True)
     second = pipeline.stream(range(100, 120), ordered=True)
     for number in range(20):
         assert (await first.__anext__()).value == number
         assert (await second.__anext__()).value == number + 100
-    for stream in (second, first):  # not in the order in which they were begun
+    for stream in (second, first):  # not in the order in which they were started
         with pytest.raises(StopAsyncIteration):
             await stream.__anext__()
 
 
-async def test_two_entered_streams_interleave_in_one_task() -> None:
+async def test_two_entered_streams_interleave_in_one_loop_task() -> None:
     pipeline = two_stages()
     async with pipeline.stream(range(20), ordered=True) as first:  # noqa: SIM117
         async with pipeline.stream(range(20), ordered=True) as second:
@@ -417,7 +415,7 @@ async def test_two_entered_streams_interleave_in_one_task() -> None:
                 assert (await second.__anext__()).value == result.value
 
 
-async def test_a_scope_opened_inside_a_plain_loop_is_its_own() -> None:
+async def test_a_cancel_scope_inside_a_plain_loop_does_not_affect_the_stream() -> None:
     scopes = []
     with anyio.CancelScope() as outer:
         async for result in two_stages().stream(range(6), ordered=True):
@@ -431,8 +429,8 @@ async def test_a_scope_opened_inside_a_plain_loop_is_its_own() -> None:
 
 
 @pytest.mark.parametrize("leave", LEAVE[:3])
-async def test_a_plain_loop_that_is_left_early_harms_nobody(leave: Any) -> None:
-    """It warns, and all that it started is gone as soon as the stream is freed."""
+async def test_a_plain_loop_that_is_left_early_warns_and_cleans_up(leave: Any) -> None:
+    """Everything that the stream started ends as soon as the stream is freed."""
     sleepy = Sleepy()
     source = Source()
 
@@ -447,19 +445,19 @@ async def test_a_plain_loop_that_is_left_early_harms_nobody(leave: Any) -> None:
     with pytest.warns(ResourceWarning, match="Write `async with pipeline.stream"):  # noqa: PT031
         with contextlib.suppress(StopError):
             await iterate()
-        # The loop lets go of the cancellation that it threw, and of the frames in its traceback.
+        # The event loop releases the cancellation that it threw, and the frames in its traceback.
         await checkpoint()
         gc.collect()
     await anyio.wait_all_tasks_blocked()
     assert source.closed
     assert sorted(sleepy.cancelled) == sorted(sleepy.began)
-    # The caller's own scopes and groups are unharmed.
+    # The caller's own scopes and task groups still work.
     async with anyio.create_task_group() as group:
         group.start_soon(checkpoint)
     assert len((await pipeline.run([0])).values) == 1
 
 
-async def test_a_stream_that_was_never_begun_is_nothing_to_warn_of() -> None:
+async def test_a_stream_that_was_never_started_warns_of_nothing() -> None:
     stream = two_stages().stream([1])
     reference = weakref.ref(stream)
     await stream.aclose()
@@ -471,7 +469,7 @@ async def test_a_stream_that_was_never_begun_is_nothing_to_warn_of() -> None:
 
 
 def test_a_stream_may_outlive_its_loop(anyio_backend: Any) -> None:
-    """The loop ends what runs, and a stream that is freed after it does no harm."""
+    """The event loop ends the run, and freeing the stream later has no effect."""
     streams = []
 
     async def main() -> None:
@@ -484,7 +482,7 @@ def test_a_stream_may_outlive_its_loop(anyio_backend: Any) -> None:
     streams.clear()
 
 
-async def test_a_plain_stream_sees_the_context_of_its_caller() -> None:
+async def test_a_plain_stream_uses_the_context_of_its_caller() -> None:
     import contextvars
 
     variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable")
@@ -506,9 +504,7 @@ class DiskError(Exception):
 
 @pytest.mark.parametrize("entered", [True, False])
 @pytest.mark.parametrize("ordered", [True, False])
-async def test_p8_an_error_of_the_source_comes_after_the_results(
-    entered: bool, ordered: bool
-) -> None:
+async def test_p8_a_source_error_is_raised_after_the_results(entered: bool, ordered: bool) -> None:
     async def source() -> AsyncIterator[int]:
         for number in range(10):
             yield number
@@ -536,7 +532,7 @@ class Fatal(BaseException):
 
 
 @pytest.mark.parametrize("entered", [True, False])
-async def test_a_fatal_error_comes_out_as_itself(entered: bool) -> None:
+async def test_a_fatal_error_is_raised_unwrapped(entered: bool) -> None:
     async def task(value: int) -> int:
         if value == 3:
             raise Fatal
@@ -574,40 +570,40 @@ async def test_a_stream_is_entered_once() -> None:
         ({"window": 5}, "Add ordered=True"),
     ],
 )
-def test_arguments_are_checked_at_once(options: dict[str, Any], words: str) -> None:
+def test_arguments_are_checked_when_the_stream_is_made(options: dict[str, Any], words: str) -> None:
     with pytest.raises(StageValidationError, match=words):
         two_stages().stream([1], **options)
     with pytest.raises(PipelineError, match=r"Pipeline\.stream\(\): items must be an iterable"):
         two_stages().stream(5)  # type: ignore[arg-type]
 
 
-# ---- others
+# ---- callbacks, fairness and clean-up
 
 
-async def test_callbacks_and_tracker_come_before_the_result() -> None:
-    told: list[tuple[str, Any]] = []
+async def test_callbacks_return_and_the_tracker_is_updated_before_the_result() -> None:
+    calls: list[tuple[str, Any]] = []
     tracker = StatusTracker(
-        on_success=lambda item_id, value, payload: told.append(("success", item_id)),
-        on_failure=lambda item_id, error, payload: told.append(("failure", item_id)),
+        on_success=lambda item_id, value, payload: calls.append(("success", item_id)),
+        on_failure=lambda item_id, error, payload: calls.append(("failure", item_id)),
     )
     pipeline = Pipeline([Stage("A", 1, [fails_on_odd], task_attempts=1)], status_tracker=tracker)
     async with pipeline.stream(range(6)) as results:
         async for result in results:
             kind = "success" if result.is_success else "failure"
-            assert (kind, result.id) in told
+            assert (kind, result.id) in calls
             event = tracker.get_status(result.id)
             assert event is not None
             assert event.status == ("completed" if result.is_success else "failed")
 
 
-async def test_a_long_ready_stream_lets_others_run() -> None:
-    """Also if every result is there already, other tasks get their turn."""
-    turns = 0
+async def test_a_stream_with_ready_results_lets_other_loop_tasks_run() -> None:
+    """Iteration yields to the event loop although every result is already available."""
+    steps = 0
 
     async def other() -> None:
-        nonlocal turns
+        nonlocal steps
         while True:
-            turns += 1
+            steps += 1
             await checkpoint()
 
     pipeline = Pipeline([Stage("A", 1, [same], queue_capacity=math.inf)])
@@ -619,10 +615,10 @@ async def test_a_long_ready_stream_lets_others_run() -> None:
             async for _ in results:
                 pass
             group.cancel_scope.cancel()
-    assert turns >= 10
+    assert steps >= 10
 
 
-async def test_a_source_that_raises_what_ends_loops_is_an_error() -> None:
+async def test_a_source_that_raises_stop_async_iteration_is_an_error() -> None:
     class Source:
         def __iter__(self) -> Source:
             return self
@@ -635,9 +631,9 @@ async def test_a_source_that_raises_what_ends_loops_is_an_error() -> None:
             await results.__anext__()
 
 
-async def test_a_cancellation_is_counted(anyio_backend_name: str) -> None:
+async def test_a_native_cancellation_stays_counted(anyio_backend_name: str) -> None:
     if anyio_backend_name != "asyncio" or not hasattr(asyncio.Task, "cancelling"):
-        pytest.skip("only asyncio counts, and not before Python 3.11")
+        pytest.skip("only asyncio counts cancellations, from Python 3.11 on")
     counts = []
 
     async def iterate() -> None:
@@ -659,7 +655,7 @@ async def test_a_cancellation_is_counted(anyio_backend_name: str) -> None:
 
 
 @pytest.mark.filterwarnings("error")
-async def test_an_abandoned_stream_ends_also_if_warnings_are_errors(
+async def test_an_abandoned_stream_ends_although_warnings_are_errors(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     sleepy = Sleepy()
@@ -671,7 +667,7 @@ async def test_an_abandoned_stream_ends_also_if_warnings_are_errors(
         async for _ in Pipeline([Stage("A", 2, [task])]).stream(range(3)):
             break
 
-    # What a finaliser raises cannot be caught.
+    # An exception in a finalizer cannot be caught.
     monkeypatch.setattr("sys.unraisablehook", lambda unraisable: None)
     await iterate()
     gc.collect()

@@ -1,4 +1,4 @@
-"""Tasks: whatever can be called, in sequence, with time-outs, skips and unpacked arguments."""
+"""Tasks: any callable, in sequence, with time-outs, `skip_if` and unpacked arguments."""
 
 from __future__ import annotations
 
@@ -58,10 +58,10 @@ class TestKinds:
             functools.partial(Client()),
         ],
     )
-    async def test_whatever_can_be_called_is_a_task(self, task: Any) -> None:
+    async def test_any_callable_is_a_task(self, task: Any) -> None:
         assert (await run([task], [2])).values == [6]
 
-    async def test_a_class_is_a_plain_function_whatever_its_instances_can_do(self) -> None:
+    async def test_a_class_with_async_instances_is_a_plain_function(self) -> None:
         class Wrapper(Client):
             def __init__(self, value: int) -> None:
                 self.value = value
@@ -76,7 +76,7 @@ class TestKinds:
     async def test_a_plain_function_runs_in_a_thread_and_does_not_block_the_loop(self) -> None:
         main = threading.get_ident()
         seen: list[int] = []
-        # The function can only return if the loop goes on meanwhile.
+        # The function can only return if the event loop keeps running.
         released = threading.Event()
 
         def block(value: int) -> int:
@@ -93,19 +93,19 @@ class TestKinds:
         assert seen
         assert main not in seen
 
-    async def test_no_more_threads_run_than_the_stage_has_workers(self) -> None:
-        """More than the 40 of anyio's own limiter, and no more than asked for."""
+    async def test_there_are_as_many_threads_as_workers(self) -> None:
+        """The default limit of anyio, 40 threads, does not apply."""
         inside = 0
         most = 0
         lock = threading.Lock()
-        all_in = threading.Barrier(50)
+        all_started = threading.Barrier(50)
 
         def count(value: int) -> int:
             nonlocal inside, most
             with lock:
                 inside += 1
                 most = max(most, inside)
-            all_in.wait(30)
+            all_started.wait(30)
             with lock:
                 inside -= 1
             return value
@@ -114,7 +114,7 @@ class TestKinds:
         assert len(results) == 100
         assert most == 50
 
-    async def test_an_exception_returned_is_a_value(self) -> None:
+    async def test_a_returned_exception_is_a_value(self) -> None:
         error = ValueError("fine")
 
         async def give(value: Any) -> Any:
@@ -145,7 +145,7 @@ class TestUnpackArgs:
 
         assert (await run([plain_add], items, unpack_args=True)).values == [3, 7, 11]
 
-    async def test_anything_else_is_passed_as_it_is(self) -> None:
+    async def test_other_values_are_passed_unchanged(self) -> None:
         assert (await run([double], [4], unpack_args=True)).values == [8]
 
     async def test_arguments_that_do_not_fit_fail_their_item(self) -> None:
@@ -156,7 +156,7 @@ class TestUnpackArgs:
 
 class TestSkipIf:
     @pytest.mark.parametrize("kind", ["sync", "async"])
-    async def test_an_item_passes_by_as_it_is(self, kind: str) -> None:
+    async def test_a_skipped_item_is_passed_unchanged(self, kind: str) -> None:
         async def even(value: int) -> bool:
             return value % 2 == 0
 
@@ -174,12 +174,12 @@ class TestSkipIf:
             (2, 2, {"id": 2, "value": 2, "metadata": {}}),
         ]
 
-    async def test_if_it_raises_the_item_fails(self) -> None:
+    async def test_an_error_in_skip_if_fails_the_item(self) -> None:
         results = await run([double], [1, "x"], skip_if=lambda value: value > 1)
         assert results.values == [2]
         assert results.failures[0].task_name == "skip_if"
 
-    async def test_what_is_no_exception_ends_the_run(self) -> None:
+    async def test_a_fatal_error_in_skip_if_ends_the_run(self) -> None:
         class Fatal(BaseException):
             pass
 
@@ -206,7 +206,7 @@ class TestTimeout:
         assert failure.error == "task 'sleep' of stage 'A' took longer than its task_timeout of 5 s"
 
     @pytest.mark.virtual_time
-    async def test_each_attempt_has_its_own(self) -> None:
+    async def test_each_attempt_has_its_own_deadline(self) -> None:
         attempts = 0
 
         async def first_is_slow(value: int) -> int:
@@ -221,11 +221,11 @@ class TestTimeout:
         assert anyio.current_time() - began == pytest.approx(5 + 7 + 4)
 
     @pytest.mark.virtual_time
-    async def test_a_task_that_does_not_await_in_time_is_late_all_the_same(
+    async def test_a_task_that_returns_late_without_awaiting_times_out(
         self, anyio_backend_name: str
     ) -> None:
         async def compute(value: int) -> int:
-            # As if it had computed for so long.
+            # Advance the clock, as a long computation would.
             if anyio_backend_name == "trio":
                 trio.lowlevel.current_clock().jump(9)
             else:
@@ -235,20 +235,20 @@ class TestTimeout:
         results = await run([compute], [1], task_timeout=5)
         assert results.failures[0].error_type == "TimeoutError"
 
-    async def test_a_thread_is_not_interrupted_but_counts_as_late(self) -> None:
-        """The deadline is long past when the function returns; nothing needs to wait for it."""
+    async def test_a_function_in_a_thread_is_not_interrupted_but_times_out(self) -> None:
+        """The function returns only after its deadline has passed."""
 
         def slow(value: int) -> int:
-            # Until the time-out was noticed: then the loop runs this.
-            assert noticed.wait(30)
+            # Wait until the deadline has passed.
+            assert deadline_passed.wait(30)
             return value
 
-        noticed = threading.Event()
+        deadline_passed = threading.Event()
 
-        async def notice() -> None:
+        async def wait_for_deadline() -> None:
             with anyio.move_on_after(0.002):
                 await anyio.Event().wait()
-            noticed.set()
+            deadline_passed.set()
 
         results = None
 
@@ -259,13 +259,13 @@ class TestTimeout:
         async with anyio.create_task_group() as group:
             group.start_soon(run_it)
             await anyio.wait_all_tasks_blocked()
-            await notice()
+            await wait_for_deadline()
         assert results is not None
         assert results.failures[0].error_type == "TimeoutError"
 
 
 class TestContext:
-    async def test_tasks_and_callbacks_see_the_variables_of_the_caller(self) -> None:
+    async def test_tasks_and_callbacks_see_the_context_variables_of_the_caller(self) -> None:
         variable: ContextVar[str] = ContextVar("variable", default="unset")
         seen: list[str] = []
 
@@ -281,8 +281,10 @@ class TestContext:
         await run([look, look_in_thread], [1], on_success=lambda *_: seen.append(variable.get()))
         assert seen == ["the caller's"] * 3
 
-    async def test_what_a_task_sets_reaches_neither_the_caller_nor_new_workers(self) -> None:
-        """Although new workers are started by workers that ran a task."""
+    async def test_context_variables_set_by_a_task_reach_neither_caller_nor_new_workers(
+        self,
+    ) -> None:
+        """New workers do not inherit the context of the worker that starts them."""
         variable: ContextVar[str] = ContextVar("variable", default="unset")
         first_seen: dict[str, str] = {}
         gate = anyio.Event()

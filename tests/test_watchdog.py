@@ -1,4 +1,4 @@
-"""Tasks that are watched: those that hold the loop, and those that swallow their cancellation."""
+"""The watchdog: tasks that block the event loop, and tasks that swallow cancellations."""
 
 from __future__ import annotations
 
@@ -29,27 +29,27 @@ async def same(value: Any) -> Any:
     return value
 
 
-async def pass_time(seconds: float) -> None:
-    """Wait, whatever is cancelled meanwhile."""
+async def sleep_shielded(seconds: float) -> None:
+    """Sleep, shielded from cancellation."""
     with CancelScope(shield=True):
         await anyio.sleep(seconds)
 
 
 @pytest.mark.parametrize("option", ["slow_callback_duration", "cancel_grace"])
 @pytest.mark.parametrize("value", ["1", True, -1, float("nan"), float("inf")])
-def test_an_option_that_is_no_number_of_seconds_is_refused(option: str, value: Any) -> None:
+def test_an_option_that_is_not_a_number_of_seconds_is_rejected(option: str, value: Any) -> None:
     with pytest.raises(StageValidationError, match=f"Pipeline: {option} must be a"):
         Pipeline([Stage("A", 1, [same])], **{option: value})
 
 
-def test_a_step_may_not_be_asked_to_take_no_time() -> None:
+def test_zero_is_rejected_for_slow_callback_duration_only() -> None:
     with pytest.raises(StageValidationError, match="slow_callback_duration must be a number above"):
         Pipeline([Stage("A", 1, [same])], slow_callback_duration=0)
     Pipeline([Stage("A", 1, [same])], cancel_grace=0)
 
 
 class Compiled:
-    """As `inspect` sees the async functions of Cython, which give no coroutines of Python's own."""
+    """Like an async function of Cython, which does not return one of Python's own coroutines."""
 
     __class__ = property(lambda self: types.FunctionType)  # type: ignore[assignment]
     __code__ = types.SimpleNamespace(co_flags=inspect.CO_COROUTINE)
@@ -64,7 +64,7 @@ class Compiled:
         return Result()
 
 
-async def test_tasks_that_are_watched_do_what_they_do_otherwise() -> None:
+async def test_watched_tasks_have_the_usual_outcomes() -> None:
     attempts = 0
     contexts: list[Any] = []
 
@@ -128,7 +128,7 @@ async def test_a_failure_of_a_watched_task_keeps_no_frame_alive() -> None:
         gc.enable()
 
 
-def test_a_watched_task_is_closed_with_the_one_who_awaits_it() -> None:
+def test_closing_the_driver_closes_the_watched_task() -> None:
     closed = False
 
     @types.coroutine
@@ -151,12 +151,12 @@ def test_a_watched_task_is_closed_with_the_one_who_awaits_it() -> None:
 class TestSlowSteps:
     @pytest.fixture
     def clock(self, monkeypatch: pytest.MonkeyPatch) -> list[float]:
-        """Return a clock that stands still unless a test moves it."""
+        """Return a clock that only the test advances."""
         now = [100.0]
         monkeypatch.setattr(watchdog, "perf_counter", lambda: now[0])
         return now
 
-    async def test_a_task_that_holds_the_loop_is_named(
+    async def test_a_task_that_blocks_the_loop_is_logged(
         self, clock: list[float], caplog: pytest.LogCaptureFixture
     ) -> None:
         async def compute(value: str) -> str:
@@ -175,7 +175,7 @@ class TestSlowSteps:
             "more than the 0.5 s"
         )
 
-    async def test_so_is_one_that_fails_or_ends_with_it(
+    async def test_a_slow_step_that_ends_or_fails_the_task_is_logged(
         self, clock: list[float], caplog: pytest.LogCaptureFixture
     ) -> None:
         async def compute(value: int) -> int:
@@ -195,26 +195,26 @@ class TestSlowSteps:
             await anyio.wait_all_tasks_blocked()
             return value
 
-        async def move_clock() -> None:
+        async def advance_clock() -> None:
             clock[0] += 1000
 
         async with anyio.create_task_group() as group:
             group.start_soon(Pipeline([Stage("A", 1, [fetch])], slow_callback_duration=1).run, [1])
             await anyio.wait_all_tasks_blocked()
-            group.start_soon(move_clock)
+            group.start_soon(advance_clock)
         assert not caplog.records
 
 
 Cancelling = Callable[[Pipeline], Awaitable[None]]
 
 
-async def by_scope_around(pipeline: Pipeline) -> None:
+async def cancel_by_scope(pipeline: Pipeline) -> None:
     with anyio.move_on_after(5) as scope:
         await pipeline.run(range(9))
     assert scope.cancelled_caught
 
 
-async def by_shutdown(pipeline: Pipeline) -> None:
+async def cancel_by_shutdown(pipeline: Pipeline) -> None:
     async with anyio.create_task_group() as group:
 
         async def shut_down() -> None:
@@ -228,12 +228,12 @@ async def by_shutdown(pipeline: Pipeline) -> None:
 
 @pytest.mark.virtual_time
 class TestSwallowedCancellations:
-    """All runs here are cancelled when five seconds have passed."""
+    """The helpers cancel each run after five seconds."""
 
-    async def test_a_task_that_swallows_each_is_given_up(
+    async def test_a_task_that_swallows_every_cancellation_is_abandoned(
         self, caplog: pytest.LogCaptureFixture
     ) -> None:
-        for cancel in (by_scope_around, by_shutdown):
+        for cancel in (cancel_by_scope, cancel_by_shutdown):
             caplog.clear()
             await self.swallow(cancel)
             assert [record.name for record in caplog.records] == ["antflow"] * 2
@@ -245,47 +245,47 @@ class TestSwallowedCancellations:
 
     @staticmethod
     async def swallow(cancel: Cancelling) -> None:
-        heard: dict[int, int] = {}
+        received: dict[int, int] = {}
         closed = []
 
         async def swallow(value: int) -> None:
-            heard[value] = 0
+            received[value] = 0
             try:
                 while True:
                     try:
                         await anyio.sleep_forever()
                     except anyio.get_cancelled_exc_class():
-                        heard[value] += 1
+                        received[value] += 1
             finally:
                 closed.append(value)
 
         pipeline = Pipeline([Stage("A", 2, [swallow]), Stage("B", 1, [same])], cancel_grace=0)
         await cancel(pipeline)
-        # It hears of it while it waits, and when it waits again; after that it is given up.
-        assert heard == {0: 2, 1: 2}
+        # A task receives the cancellation in its wait and in the next one, then it is abandoned.
+        assert received == {0: 2, 1: 2}
         assert sorted(closed) == [0, 1]
         assert not pipeline.failures
 
-    async def test_it_is_not_given_up_before_the_grace_is_over(
+    async def test_a_task_is_not_abandoned_during_the_grace_period(
         self, caplog: pytest.LogCaptureFixture
     ) -> None:
-        heard = []
+        received = []
 
         async def swallow(value: int) -> None:
             while True:
                 try:
                     await anyio.sleep_forever()
                 except anyio.get_cancelled_exc_class():
-                    heard.append(anyio.current_time() - began)
-                    await pass_time(3)
+                    received.append(anyio.current_time() - began)
+                    await sleep_shielded(3)
 
         began = anyio.current_time()
-        await by_scope_around(Pipeline([Stage("A", 1, [swallow])], cancel_grace=4))
-        assert heard == pytest.approx([5, 8])
+        await cancel_by_scope(Pipeline([Stage("A", 1, [swallow])], cancel_grace=4))
+        assert received == pytest.approx([5, 8])
         assert anyio.current_time() - began == pytest.approx(11)
         assert len(caplog.records) == 1
 
-    async def test_a_task_that_ends_within_the_grace_is_left_alone(
+    async def test_a_task_that_ends_within_the_grace_period_is_not_logged(
         self, caplog: pytest.LogCaptureFixture
     ) -> None:
         ended = []
@@ -294,31 +294,33 @@ class TestSwallowedCancellations:
             try:
                 await anyio.sleep_forever()
             finally:
-                await pass_time(3)
+                await sleep_shielded(3)
                 ended.append(value)
 
-        await by_scope_around(Pipeline([Stage("A", 1, [late])], cancel_grace=5))
+        await cancel_by_scope(Pipeline([Stage("A", 1, [late])], cancel_grace=5))
         assert ended == [0]
         assert not caplog.records
 
-    async def test_who_only_asks_for_slow_steps_has_nothing_given_up(
+    async def test_without_cancel_grace_no_task_is_abandoned(
         self, caplog: pytest.LogCaptureFixture
     ) -> None:
-        heard = 0
+        received = 0
 
         async def stubborn(value: int) -> None:
-            nonlocal heard
-            while heard < 3:
+            nonlocal received
+            while received < 3:
                 try:
                     await anyio.sleep_forever()
                 except anyio.get_cancelled_exc_class():
-                    heard += 1
+                    received += 1
 
-        await by_scope_around(Pipeline([Stage("A", 1, [stubborn])], slow_callback_duration=60))
-        assert heard == 3
+        await cancel_by_scope(Pipeline([Stage("A", 1, [stubborn])], slow_callback_duration=60))
+        assert received == 3
         assert not caplog.records
 
-    async def test_scopes_of_its_own_do_not_count(self, caplog: pytest.LogCaptureFixture) -> None:
+    async def test_cancel_scopes_of_the_task_do_not_count(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
         async def impatient(value: int) -> int:
             for _ in range(3):
                 with anyio.move_on_after(1):
@@ -329,7 +331,7 @@ class TestSwallowedCancellations:
         assert (await pipeline.run(range(3))).values == [0, 1, 2]
         assert not caplog.records
 
-    async def test_a_time_limit_within_a_shield_is_kept_after_the_grace(
+    async def test_a_shielded_timeout_of_the_task_holds_after_the_grace_period(
         self, caplog: pytest.LogCaptureFixture
     ) -> None:
         cleaned = []
@@ -342,11 +344,11 @@ class TestSwallowedCancellations:
                     await anyio.sleep_forever()
                 cleaned.append(value)
 
-        await by_scope_around(Pipeline([Stage("A", 1, [tidy])], cancel_grace=1))
+        await cancel_by_scope(Pipeline([Stage("A", 1, [tidy])], cancel_grace=1))
         assert cleaned == [0]
         assert not caplog.records
 
-    async def test_who_is_given_up_may_clean_up_within_a_shield(self) -> None:
+    async def test_an_abandoned_task_may_clean_up_in_a_shielded_scope(self) -> None:
         cleaned = []
 
         async def tidy(value: int) -> None:
@@ -357,13 +359,13 @@ class TestSwallowedCancellations:
                     except anyio.get_cancelled_exc_class():
                         pass
             finally:
-                await pass_time(3)
+                await sleep_shielded(3)
                 cleaned.append(value)
 
-        await by_scope_around(Pipeline([Stage("A", 1, [tidy])], cancel_grace=0))
+        await cancel_by_scope(Pipeline([Stage("A", 1, [tidy])], cancel_grace=0))
         assert cleaned == [0]
 
-    async def test_who_swallows_even_that_is_dropped(
+    async def test_a_task_that_swallows_generator_exit_is_dropped(
         self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
         ignored: list[Any] = []
@@ -375,21 +377,21 @@ class TestSwallowedCancellations:
                     await anyio.Event().wait()
 
         pipeline = Pipeline([Stage("A", 1, [immortal])], cancel_grace=0)
-        await by_scope_around(pipeline)
+        await cancel_by_scope(pipeline)
         assert "ignored GeneratorExit" in str(ignored[0].exc_value)
         assert len(caplog.records) == 1
-        # What it left behind harms no other run.
+        # Other runs are not affected.
         again = Pipeline([Stage("A", 1, [same])])
         assert (await again.run(range(3))).values == [0, 1, 2]
 
-    async def test_without_the_option_the_log_says_whom_the_run_waits_for(
+    async def test_without_cancel_grace_the_log_names_the_tasks_that_still_run(
         self, caplog: pytest.LogCaptureFixture
     ) -> None:
         async def stay(value: int) -> None:
-            await pass_time(30)
+            await sleep_shielded(30)
 
         began = anyio.current_time()
-        await by_scope_around(Pipeline([Stage("A", 7, [stay])]))
+        await cancel_by_scope(Pipeline([Stage("A", 7, [stay])]))
         assert anyio.current_time() - began == pytest.approx(30)
         (record,) = caplog.records
         assert (record.name, record.levelname) == ("antflow", "WARNING")
@@ -398,21 +400,25 @@ class TestSwallowedCancellations:
         assert message.count("in task 'stay' of stage 'A', ") == 5
         assert ", and 2 more. A task ends late if" in message
 
-    async def test_callbacks_are_named_too(self, caplog: pytest.LogCaptureFixture) -> None:
+    async def test_the_log_names_callbacks_that_still_run(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
         async def stay(*args: Any) -> None:
-            await pass_time(30)
+            await sleep_shielded(30)
 
-        await by_scope_around(Pipeline([Stage("A", 1, [same], on_success=stay)]))
+        await cancel_by_scope(Pipeline([Stage("A", 1, [same], on_success=stay)]))
         (record,) = caplog.records
         assert "waits for a callback of worker 'A-W0'. A task" in record.getMessage()
 
 
-class TestNativelyOnAsyncio:
+class TestNativeCancellation:
     @pytest.fixture
     def anyio_backend(self) -> str:
         return "asyncio"
 
-    async def test_a_native_cancellation_counts(self, caplog: pytest.LogCaptureFixture) -> None:
+    async def test_a_native_cancellation_starts_the_grace_period(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
         async def now(pipeline: Pipeline) -> None:
             running = asyncio.ensure_future(pipeline.run(range(9)))
             await anyio.wait_all_tasks_blocked()
@@ -423,7 +429,7 @@ class TestNativelyOnAsyncio:
         await TestSwallowedCancellations.swallow(now)
         assert len(caplog.records) == 2
 
-    async def test_a_cancellation_after_the_end_is_none_of_the_run(self) -> None:
+    async def test_a_cancellation_after_the_release_does_not_trigger_the_watch(self) -> None:
         calls: list[None] = []
         watch = CancellationWatch(lambda: calls.append(None))
         waiting = asyncio.ensure_future(watch.wait())
@@ -436,8 +442,8 @@ class TestNativelyOnAsyncio:
         assert not calls
 
 
-async def test_errors_reach_the_one_who_cleans_up() -> None:
-    """Though it was given up: what it awaits then may fail, as it may otherwise."""
+async def test_an_abandoned_task_receives_errors_while_it_cleans_up() -> None:
+    """What an abandoned task awaits may raise, as in any other task."""
     seen = []
     inside = anyio.Event()
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from ._api.current import CurrentItem as CurrentItem
+from ._api.current import current_item as current_item
+from ._api.current import current_run as current_run
 from ._api.live_run import PipelineRun as PipelineRun
 from ._api.pipeline import Pipeline as Pipeline
 from ._api.result_stream import ResultStream as ResultStream
@@ -30,6 +33,7 @@ from ._model.snapshots import WorkerState as WorkerState
 
 __all__ = [
     "AntFlowError",
+    "CurrentItem",
     "DashboardSnapshot",
     "ErrorSummary",
     "EventBus",
@@ -54,6 +58,8 @@ __all__ = [
     "TooManyFailuresError",
     "WorkerMetrics",
     "WorkerState",
+    "current_item",
+    "current_run",
 ]
 
 # Tracebacks, docs and pickles show `antflow.Pipeline`, and not the module that defines it.

@@ -1,4 +1,4 @@
-"""Counts the runs behind each row of the catalogue, for the table of the slow session."""
+"""Counts the runs of each row of the catalogue of faults, for the table in docs/proof.md."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _rows: dict[int, dict[str, Any]] = {}
 
 
 @pytest.fixture(autouse=True)
-def _figures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _count_runs(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     marker = request.node.get_closest_marker("row")
     if marker is None:
         yield
@@ -31,25 +31,25 @@ def _figures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     )
     run = Exploration.run
 
-    def counted(self: Exploration, *args: Any) -> Any:
+    def counting_run(self: Exploration, *args: Any) -> Any:
         figures["runs"][self.backend] += 1
         try:
             return run(self, *args)
         finally:
             figures["steps"] += self.steps
 
-    monkeypatch.setattr(Exploration, "run", counted)
+    monkeypatch.setattr(Exploration, "run", counting_run)
     began = time.perf_counter()
     yield
     figures["cases"] += 1
     figures["seconds"] += time.perf_counter() - began
-    # What was left behind says so now, in the test that left it.
+    # Garbage that warns when it is collected must fail this test, not a later one.
     gc.collect()
 
 
 @pytest.fixture
-def note_figure(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
-    """Give a function that keeps a figure of the test's row, for the same table: name and value."""
+def record_figure(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
+    """Return a function that records a figure for the row of the test: its name and its value."""
     number, _ = request.node.get_closest_marker("row").args
     figures: dict[str, str] = _rows[number]["figures"]
     return figures.__setitem__

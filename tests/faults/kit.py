@@ -1,4 +1,4 @@
-"""What the catalogue of faults is tested with: explored runs, and what "clean" means."""
+"""Helpers for the catalogue of faults: explored runs, fault injection, checks for leaked tasks."""
 
 from __future__ import annotations
 
@@ -15,38 +15,38 @@ from hypothesis import given, settings
 
 from antflow.testing import Exploration, schedules
 
-# Where to write the figures, in the slow session (see noxfile.py).
+# The file for the figures; set by the slow session only (see `proof` in noxfile.py).
 FIGURES = os.environ.get("ANTFLOW_PROOF")
 
-# Each property is tried under so many schedules, on each backend.
+# The number of schedules for each property, on each backend.
 SCHEDULES = 10_000 if FIGURES else int(os.environ.get("ANTFLOW_SCHEDULES", "300"))
 
-# Where schedules are few, for time, faults strike at each fourth step only.
-EVERY = max(1, 240 // SCHEDULES)
+# To save time, a session with few schedules injects faults at every n-th step only.
+STEP_INTERVAL = max(1, 240 // SCHEDULES)
 
-both = pytest.mark.parametrize("backend", ["asyncio", "trio"])
+both_backends = pytest.mark.parametrize("backend", ["asyncio", "trio"])
 
 
 def row(number: int, title: str) -> pytest.MarkDecorator:
-    """Say which row of the catalogue a test belongs to."""
+    """Mark a test as part of a row of the catalogue."""
     return pytest.mark.row(number, title)
 
 
 def explored(
-    part: int = 1, /, **drawn: Any
+    divisor: int = 1, /, **drawn: Any
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """
     Run a test under many schedules, on both backends.
 
-    The test takes *backend* and *schedule*, and what *drawn* says: hypothesis strategies by name.
-    *part* is for rows which are less about schedules: 2 tries half as many, and in the slow session
-    a tenth.
+    The test takes *backend*, *schedule*, and an argument for each strategy in *drawn*. *divisor* is
+    for rows in which schedules matter less: 2 means half as many schedules, and a tenth of them in
+    the slow session.
     """
-    most = 1_000 if FIGURES and part > 1 else SCHEDULES // part
+    count = 1_000 if FIGURES and divisor > 1 else SCHEDULES // divisor
 
     def decorate(test: Callable[..., None]) -> Callable[..., None]:
         tried = given(schedule=schedules(), **drawn)(test)
-        return both(settings(max_examples=most)(tried))
+        return both_backends(settings(max_examples=count)(tried))
 
     return decorate
 
@@ -55,47 +55,47 @@ def at_each_step(
     backend: str,
     main: Callable[[], Awaitable[Any]],
     hook: Callable[[Exploration], object],
-    every: int = 1,
+    interval: int = 1,
 ) -> Iterator[Exploration]:
     """
-    Give one exploration for each step of *main*, or each *every*th, with *hook* before that step.
+    Yield an exploration for every step of *main*, or every n-th, which calls *hook* before it.
 
-    The caller runs them, each once. *main* must take the same steps each time.
+    The caller runs each exploration once. *main* must take the same steps each time.
     """
-    whole = Exploration(backend)
-    whole.run(main)
-    for step in range(0, whole.steps, every * EVERY):
+    complete = Exploration(backend)
+    complete.run(main)
+    for step in range(0, complete.steps, interval * STEP_INTERVAL):
         yield Exploration(backend, hooks={step: hook})
 
 
-def living_tasks() -> int:
-    """Return how many tasks there are."""
+def count_loop_tasks() -> int:
+    """Return the number of loop tasks that have not ended."""
     if anyio.get_cancelled_exc_class() is trio.Cancelled:
         return trio.lowlevel.current_statistics().tasks_living
     return len(asyncio.all_tasks())
 
 
 @asynccontextmanager
-async def no_task_left() -> AsyncIterator[None]:
-    """Check that the block leaves no task behind, however it ends."""
-    before = living_tasks()
+async def no_leaked_tasks() -> AsyncIterator[None]:
+    """Check that no loop task outlives the block, also if the block raises."""
+    before = count_loop_tasks()
     try:
         yield
     finally:
-        assert living_tasks() == before
+        assert count_loop_tasks() == before
 
 
 class Source:
     """
-    Numbers from 0 on, read one by one, that know how far they were read.
+    A source of the numbers from 0, which records how far it was read.
 
     Args:
-        count: How many; None for no end.
-        error: Raised after these.
+        count: How many numbers there are; None means an endless source.
+        error: The exception to raise after the last number.
 
     Attributes:
-        read: How many were given.
-        closed: Whether the generator was closed, or read to its end.
+        read: How many numbers were read.
+        closed: Whether the generator was closed or has ended.
     """
 
     def __init__(self, count: int | None = None, error: BaseException | None = None) -> None:
@@ -115,7 +115,7 @@ class Source:
             self.closed = True
 
     async def awaited(self) -> AsyncIterator[int]:
-        """Give the same asynchronously, with a virtual second before each third one."""
+        """Yield the same numbers asynchronously; every third one takes a second of virtual time."""
         try:
             while self.read != self.count:
                 if self.read % 3 == 2:

@@ -1,4 +1,4 @@
-"""Rows 18 and 19: callbacks that raise, and callbacks that take their time."""
+"""Rows 18 and 19: callbacks that raise, and callbacks that are slow."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from hypothesis import strategies as st
 
 from antflow import Pipeline, RetryPolicy, Stage, StatusEvent, StatusTracker, TaskEvent
 from antflow.testing import Decision, EventLog, assert_promises, cancel, explore
-from faults.kit import at_each_step, both, explored, no_task_left, row
+from faults.kit import at_each_step, both_backends, explored, no_leaked_tasks, row
 
-COUNTED = "Callbacks that raise an Exception are counted, logged once, and harm no item"
-FATAL = "Callbacks that raise a BaseException end the run, which leaves nothing behind"
-SLOW = "Slow async callbacks: order is kept, nothing is lost"
+COUNTED = "Callbacks that raise: errors are counted, logged once per callback, and affect no item"
+FATAL = "Callbacks that raise a BaseException end the run, and nothing leaks"
+SLOW = "Slow async callbacks: order is kept, and no item or event is lost"
 
-# All that can be called back, by the name under which `observed` takes it.
-TRACKER = ["status", "start", "complete", "retry", "fail", "success", "failure"]
-OF_STAGE = ["stage_success", "stage_failure", "stage_skip"]
-BUS = ["bus_status", "bus_task"]
-SLOTS = TRACKER + OF_STAGE + BUS
+# The callbacks and subscribers, by the names that `observed` takes.
+TRACKER_CALLBACKS = ["status", "start", "complete", "retry", "fail", "success", "failure"]
+STAGE_CALLBACKS = ["stage_success", "stage_failure", "stage_skip"]
+SUBSCRIBERS = ["bus_status", "bus_task"]
+CALLBACKS = TRACKER_CALLBACKS + STAGE_CALLBACKS + SUBSCRIBERS
 
 COUNT = 4
 
@@ -32,10 +32,10 @@ Handler = Callable[..., Any]
 
 
 class OddError(Exception):
-    """What the tasks here raise for odd values."""
+    """Raised by the tasks and callbacks of this module."""
 
 
-async def refuse_odd(value: int) -> int:
+async def fail_odd(value: int) -> int:
     await checkpoint()
     if value % 2:
         raise OddError(value)
@@ -51,10 +51,10 @@ def observed(
     handlers: dict[str, Handler], scope: Any = "task", workers: int = 2, capacity: int = 1
 ) -> Pipeline:
     """
-    Return a pipeline that calls *handlers* back, for whatever can happen to an item.
+    Return a pipeline that calls *handlers* when something happens to an item.
 
-    Odd values fail in the first stage, at the second attempt; those that 4 divides are skipped in
-    the last. So of 0 to 3 two fail, one is skipped, and one takes the whole way.
+    In the first stage, odd values fail in both attempts. In the last stage, multiples of 4 are
+    skipped. So of the values 0 to 3, two fail, one is skipped, and one passes both stages.
     """
     tracker = StatusTracker(
         handlers.get("status"),
@@ -62,7 +62,7 @@ def observed(
         on_success=handlers.get("success"),
         on_failure=handlers.get("failure"),
     )
-    of_stage: dict[str, Any] = {
+    stage_arguments: dict[str, Any] = {
         "on_success": handlers.get("stage_success"),
         "on_failure": handlers.get("stage_failure"),
         "on_skip": handlers.get("stage_skip"),
@@ -71,8 +71,8 @@ def observed(
     policy = RetryPolicy(scope=scope, attempts=2, wait_initial=1, wait_jitter=0)
     pipeline = Pipeline(
         [
-            Stage("A", workers, [refuse_odd], policy, **of_stage),
-            Stage("B", workers, [same], skip_if=lambda value: value % 4 == 0, **of_stage),
+            Stage("A", workers, [fail_odd], policy, **stage_arguments),
+            Stage("B", workers, [same], skip_if=lambda value: value % 4 == 0, **stage_arguments),
         ],
         status_tracker=tracker,
     )
@@ -83,8 +83,8 @@ def observed(
     return pipeline
 
 
-async def take(pipeline: Pipeline, how: str, items: Any) -> None:
-    """Take *items* through *pipeline* in one of the three ways."""
+async def process(pipeline: Pipeline, how: str, items: Any) -> None:
+    """Process *items* by `run()`, `stream()` or `feed()`."""
     if how == "run":
         await pipeline.run(items)
     elif how == "stream":
@@ -96,7 +96,7 @@ async def take(pipeline: Pipeline, how: str, items: Any) -> None:
             await pipeline.feed(items)
 
 
-# How often each is called for 0 to 3: two fail at the second attempt, one goes the whole way.
+# The number of calls for the values 0 to 3: two fail in the second attempt, one is skipped.
 CALLS = {
     "start": 4 + 2 + 1,
     "complete": 2 + 1,
@@ -109,7 +109,8 @@ CALLS = {
     "stage_skip": 1,
     "bus_task": 7 + 3 + 2 + 2,
 }
-# Queued, in progress, completed, failed, skipped; and, if the stage retries, as often again.
+# Queued, in progress, completed, failed, skipped. A per-stage retry adds two `retrying` events
+# and two more `in_progress` events.
 STATUSES = {"task": 6 + 6 + 3 + 2 + 1, "stage": 6 + 8 + 3 + 2 + 1 + 2}
 
 
@@ -120,11 +121,11 @@ def calls_of(scope: str) -> dict[str, int]:
 @row(18, COUNTED)
 @explored(
     2,
-    raises=st.dictionaries(st.sampled_from(SLOTS), st.booleans(), min_size=1),
+    raises=st.dictionaries(st.sampled_from(CALLBACKS), st.booleans(), min_size=1),
     scope=st.sampled_from(["task", "stage"]),
     workers=st.integers(1, 3),
 )
-def test_callbacks_that_raise_are_counted_and_harm_no_item(
+def test_errors_of_callbacks_are_counted_and_affect_no_item(
     backend: str,
     schedule: list[Decision],
     caplog: pytest.LogCaptureFixture,
@@ -132,24 +133,24 @@ def test_callbacks_that_raise_are_counted_and_harm_no_item(
     scope: str,
     workers: int,
 ) -> None:
-    """*raises* says for each callback whether it is async."""
+    """*raises* contains the callbacks that raise; True means that the callback is async."""
 
-    def broken(slot: str) -> Handler:
-        def at_once(*args: Any) -> None:
-            raise OddError(f"the callback {slot}")
+    def broken(name: str) -> Handler:
+        def fail_at_once(*args: Any) -> None:
+            raise OddError(f"the callback {name}")
 
-        async def later(*args: Any) -> None:
+        async def fail_later(*args: Any) -> None:
             await checkpoint()
-            raise OddError(f"the callback {slot}")
+            raise OddError(f"the callback {name}")
 
-        return later if raises[slot] else at_once
+        return fail_later if raises[name] else fail_at_once
 
     caplog.clear()
-    pipeline = observed({slot: broken(slot) for slot in raises}, scope, workers)
+    pipeline = observed({name: broken(name) for name in raises}, scope, workers)
     log = EventLog(pipeline)
 
     async def main() -> None:
-        async with no_task_left():
+        async with no_leaked_tasks():
             results = await pipeline.run(log.source(range(COUNT)))
         assert results.values == [0, 2]
         assert_promises(log, results)
@@ -157,38 +158,38 @@ def test_callbacks_that_raise_are_counted_and_harm_no_item(
     explore(main, backend=backend, schedule=schedule)
     calls = calls_of(scope)
     assert pipeline.status_tracker is not None
-    counted = sum(calls[slot] for slot in raises if slot not in BUS)
+    counted = sum(calls[name] for name in raises if name not in SUBSCRIBERS)
     assert pipeline.status_tracker.callback_errors == counted
-    for slot, subscriptions in (
+    for name, subscriptions in (
         ("bus_status", pipeline.events.status_subscriptions),
         ("bus_task", pipeline.events.task_subscriptions),
     ):
-        # The tracker's own, which have names like on_status_change, are on the same bus.
+        # The tracker's own subscriptions, with names like on_status_change, are on the same bus.
         errors = sum(each.errors for each in subscriptions if not each.name.startswith("on_"))
-        assert errors == (calls[slot] if slot in raises else 0)
-    # Once for each callback. Two stages have successes, and each has an on_success of its own.
+        assert errors == (calls[name] if name in raises else 0)
+    # Once for each callback. Two stages have successful items, and each has its own on_success.
     assert {(record.name, record.levelno) for record in caplog.records} == {
         ("antflow", logging.ERROR)
     }
     logged = Counter(str(record.exc_info[1]) for record in caplog.records if record.exc_info)
-    assert logged == {f"the callback {slot}": 1 + (slot == "stage_success") for slot in raises}
+    assert logged == {f"the callback {name}": 1 + (name == "stage_success") for name in raises}
 
 
 class EmptyError(Exception):
-    """Counts as false."""
+    """An exception whose truth value is False."""
 
     def __bool__(self) -> bool:
         return False
 
 
 class UndecidedError(Exception):
-    """Counts neither as true nor as false."""
+    """An exception that has no truth value."""
 
     def __bool__(self) -> bool:
         raise OddError("no truth")
 
 
-def truth(value: object) -> bool | None:
+def truth_of(value: object) -> bool | None:
     try:
         return bool(value)
     except OddError:
@@ -196,7 +197,7 @@ def truth(value: object) -> bool | None:
 
 
 class Records(logging.Handler):
-    """Keeps what is logged, and does nothing to it."""
+    """Keeps the log records, without formatting them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -207,9 +208,9 @@ class Records(logging.Handler):
 
 
 @row(18, COUNTED)
-@pytest.mark.parametrize(("kind", "its_truth"), [(EmptyError, False), (UndecidedError, None)])
-async def test_an_error_of_a_callback_is_logged_whatever_its_truth(
-    kind: type[Exception], its_truth: bool | None, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("kind", "truth_value"), [(EmptyError, False), (UndecidedError, None)])
+async def test_an_error_of_a_callback_is_logged_whatever_its_truth_value(
+    kind: type[Exception], truth_value: bool | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     errors: list[Exception] = []
 
@@ -220,7 +221,7 @@ async def test_an_error_of_a_callback_is_logged_whatever_its_truth(
     records = Records()
     logger = logging.getLogger("antflow")
     monkeypatch.setattr(logger, "handlers", [records])
-    # How others format it is their own business.
+    # No other handler gets the record: it might evaluate the exception.
     monkeypatch.setattr(logger, "propagate", False)
     tracker = StatusTracker(on_success=broken)
     pipeline = Pipeline([Stage("A", 2, [same])], status_tracker=tracker)
@@ -230,34 +231,34 @@ async def test_an_error_of_a_callback_is_logged_whatever_its_truth(
     assert record.exc_info is not None
     assert record.exc_info[1] is errors[0]
     assert record.exc_info[2] is not None
-    assert truth(errors[0]) is its_truth
+    assert truth_of(errors[0]) is truth_value
 
 
 class Fatal(BaseException):
-    """What is no failure of an item."""
+    """Not an `Exception`: it ends the run instead of failing an item."""
 
 
 @row(18, FATAL)
 @explored(
     2,
-    slot=st.sampled_from(SLOTS),
+    name=st.sampled_from(CALLBACKS),
     call=st.integers(1, 3),
     awaits=st.booleans(),
     kind=st.sampled_from([Fatal, GeneratorExit]),
     how=st.sampled_from(["run", "stream", "feed"]),
     scope=st.sampled_from(["task", "stage"]),
 )
-def test_a_callback_that_raises_no_exception_ends_the_run_clean(
+def test_a_base_exception_of_a_callback_ends_the_run(
     backend: str,
     schedule: list[Decision],
-    slot: str,
+    name: str,
     call: int,
     awaits: bool,
     kind: type[BaseException],
     how: str,
     scope: str,
 ) -> None:
-    """It is raised at the *call*-th call, if there are so many."""
+    """The exception is raised in call number *call*, if there are as many calls."""
     raised: list[BaseException] = []
     calls = 0
 
@@ -265,34 +266,35 @@ def test_a_callback_that_raises_no_exception_ends_the_run_clean(
         nonlocal calls
         calls += 1
         if calls == call:
-            raised.append(kind(slot))
+            raised.append(kind(name))
             raise raised[0]
 
     async def fatal_later(*args: Any) -> None:
         await checkpoint()
         fatal_at_once(*args)
 
-    pipeline = observed({slot: fatal_later if awaits else fatal_at_once}, scope)
+    pipeline = observed({name: fatal_later if awaits else fatal_at_once}, scope)
     log = EventLog(pipeline)
 
     async def main() -> None:
-        async with no_task_left():
-            if call > calls_of(scope)[slot]:
-                await take(pipeline, how, log.source(range(COUNT)))
+        async with no_leaked_tasks():
+            if call > calls_of(scope)[name]:
+                await process(pipeline, how, log.source(range(COUNT)))
                 assert not raised
                 return
             with pytest.raises(kind) as caught:
-                await take(pipeline, how, log.source(range(COUNT)))
+                await process(pipeline, how, log.source(range(COUNT)))
             assert caught.value is raised[0]
         assert_promises(log, complete=False)
         log.close()
         stats = pipeline.get_stats()
         assert stats.items_in_flight == 0
         if how != "stream":
-            # Books first: what is counted was delivered, although its callback never came to be.
+            # State changes precede callbacks: an item that is counted has its outcome, even if its
+            # callback was never called.
             assert len(pipeline.results) == stats.items_processed
             assert len(pipeline.failures) == stats.items_failed
-        # The pipeline is as good as new.
+        # The pipeline can run again.
         with EventLog(pipeline) as again:
             results = await pipeline.run(again.source(range(COUNT)))
             assert results.values == [0, 2]
@@ -304,7 +306,7 @@ def test_a_callback_that_raises_no_exception_ends_the_run_clean(
 @row(19, SLOW)
 @explored(
     2,
-    slow=st.dictionaries(st.sampled_from(SLOTS), st.integers(0, 3), min_size=1),
+    slow=st.dictionaries(st.sampled_from(CALLBACKS), st.integers(0, 3), min_size=1),
     scope=st.sampled_from(["task", "stage"]),
     workers=st.integers(1, 3),
     capacity=st.integers(0, 2),
@@ -319,27 +321,27 @@ def test_slow_callbacks_keep_the_order_and_lose_nothing(
     capacity: int,
     how: str,
 ) -> None:
-    """*slow* says for each callback after how many of its calls it takes no time."""
+    """*slow* contains the slow callbacks: n means that every (n + 1)-th call does not sleep."""
     begun: Counter[str] = Counter()
     ended: Counter[str] = Counter()
     statuses: dict[Any, list[tuple[str, str]]] = {}
 
-    def takes_time(slot: str) -> Handler:
+    def takes_time(name: str) -> Handler:
         async def callback(*args: Any) -> None:
-            begun[slot] += 1
-            await anyio.sleep(10 * (begun[slot] % (slow[slot] + 1)))
-            ended[slot] += 1
-            if slot == "status":
+            begun[name] += 1
+            await anyio.sleep(10 * (begun[name] % (slow[name] + 1)))
+            ended[name] += 1
+            if name == "status":
                 statuses.setdefault(args[0].item_id, []).append((args[0].stage, args[0].status))
 
         return callback
 
-    pipeline = observed({slot: takes_time(slot) for slot in slow}, scope, workers, capacity)
+    pipeline = observed({name: takes_time(name) for name in slow}, scope, workers, capacity)
     log = EventLog(pipeline)
     calls = calls_of(scope)
 
     async def main() -> None:
-        async with no_task_left():
+        async with no_leaked_tasks():
             if how == "run":
                 results = await pipeline.run(log.source(range(COUNT)))
                 assert results.values == [0, 2]
@@ -354,8 +356,8 @@ def test_slow_callbacks_keep_the_order_and_lose_nothing(
         assert_promises(log)
 
     explore(main, backend=backend, schedule=schedule)
-    # Each was waited for: when the run was over, none was on its way.
-    assert begun == ended == {slot: calls[slot] for slot in slow}
+    # The run waited for every callback that had started.
+    assert begun == ended == {name: calls[name] for name in slow}
     assert pipeline.status_tracker is not None
     assert pipeline.status_tracker.callback_errors == 0
     for item_id, seen in statuses.items():
@@ -367,17 +369,17 @@ def test_slow_callbacks_keep_the_order_and_lose_nothing(
 
 
 @row(19, SLOW)
-@both
-@pytest.mark.parametrize("slot", ["status", "success", "failure", "stage_success", "stage_skip"])
-def test_a_run_with_slow_callbacks_can_be_cancelled_at_any_step(backend: str, slot: str) -> None:
+@both_backends
+@pytest.mark.parametrize("name", ["status", "success", "failure", "stage_success", "stage_skip"])
+def test_a_run_with_slow_callbacks_can_be_cancelled_at_any_step(backend: str, name: str) -> None:
     async def callback(*args: Any) -> None:
         await anyio.sleep(10)
 
     async def main() -> None:
-        pipeline = observed({slot: callback})
+        pipeline = observed({name: callback})
         log = EventLog(pipeline)
         try:
-            async with no_task_left():
+            async with no_leaked_tasks():
                 await pipeline.run(log.source(range(COUNT)))
         finally:
             assert_promises(log, complete=False)

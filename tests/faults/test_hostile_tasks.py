@@ -1,4 +1,4 @@
-"""Rows 12 and 27: tasks that swallow their cancellation, and tasks that hold the loop."""
+"""Rows 12 and 27: tasks that swallow their cancellation, and tasks that block the event loop."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 from antflow import Pipeline, Stage
 from antflow._tasks import watchdog
 from antflow.testing import Decision, cancel, cancel_natively, explore
-from faults.kit import at_each_step, both, explored, no_task_left, row
+from faults.kit import at_each_step, both_backends, explored, no_leaked_tasks, row
 
-TITLE = "A task that swallows its cancellation is named, and holds the run up for a while at most"
+SWALLOWED = (
+    "A task swallows its cancellation: its worker starts no other item; cancel_grace ends the run"
+)
 
 
 async def same(value: int) -> int:
@@ -23,16 +25,16 @@ async def same(value: int) -> int:
     return value
 
 
-class Swallower:
-    """A task that takes no notice of its cancellation, and counts what a worker began after one."""
+class SwallowingTask:
+    """A task that swallows its cancellation, and counts later calls by the same worker."""
 
     def __init__(self) -> None:
         self.swallowed: set[int] = set()
-        self.began_too_late = 0
+        self.started_too_late = 0
 
     async def task(self, value: int) -> int:
         worker = anyio.get_current_task().id
-        self.began_too_late += worker in self.swallowed
+        self.started_too_late += worker in self.swallowed
         try:
             await checkpoint()
         except anyio.get_cancelled_exc_class():
@@ -40,7 +42,7 @@ class Swallower:
         return value
 
     async def run(self) -> None:
-        async with no_task_left():
+        async with no_leaked_tasks():
             stages = [
                 Stage("A", 2, [self.task], queue_capacity=2),
                 Stage("B", 2, [self.task], retry="per_stage"),
@@ -48,69 +50,71 @@ class Swallower:
             await Pipeline(stages).run(range(6))
 
 
-@row(12, TITLE)
-@both
-def test_after_a_swallowed_cancellation_no_worker_begins_another_item(backend: str) -> None:
+@row(12, SWALLOWED)
+@both_backends
+def test_after_a_swallowed_cancellation_no_worker_starts_another_item(backend: str) -> None:
     swallowed: set[int] = set()
     hooks = [cancel] if backend == "trio" else [cancel, cancel_natively]
     for hook in hooks:
-        for exploration in at_each_step(backend, lambda: Swallower().run(), hook):
-            swallower = Swallower()
+        for exploration in at_each_step(backend, lambda: SwallowingTask().run(), hook):
+            swallowing = SwallowingTask()
             with suppress(asyncio.CancelledError):
-                exploration.run(swallower.run)
-            assert not swallower.began_too_late
-            swallowed |= swallower.swallowed
+                exploration.run(swallowing.run)
+            assert not swallowing.started_too_late
+            swallowed |= swallowing.swallowed
     assert swallowed
 
 
-@row(12, TITLE)
+@row(12, SWALLOWED)
 @explored(step=st.integers(5, 60))
-def test_so_it_is_under_every_schedule(backend: str, schedule: list[Decision], step: int) -> None:
-    swallower = Swallower()
-    explore(swallower.run, backend=backend, schedule=schedule, hooks={step: cancel})
-    assert not swallower.began_too_late
+def test_no_worker_starts_another_item_under_any_schedule(
+    backend: str, schedule: list[Decision], step: int
+) -> None:
+    swallowing = SwallowingTask()
+    explore(swallowing.run, backend=backend, schedule=schedule, hooks={step: cancel})
+    assert not swallowing.started_too_late
 
 
-@row(12, TITLE)
+@row(12, SWALLOWED)
 @explored(step=st.integers(0, 40), workers=st.integers(1, 3))
-def test_a_task_that_swallows_each_cancellation_does_not_hold_up_the_end(
+def test_with_cancel_grace_a_task_that_swallows_every_cancellation_does_not_block_the_run(
     backend: str, schedule: list[Decision], step: int, workers: int
 ) -> None:
-    inside = 0
+    running = 0
 
-    async def immovable(value: int) -> int:
-        nonlocal inside
-        inside += 1
+    async def uncancellable(value: int) -> int:
+        nonlocal running
+        running += 1
         try:
             while True:
                 with suppress(anyio.get_cancelled_exc_class()):
                     await anyio.sleep_forever()
         finally:
-            inside -= 1
+            running -= 1
 
     async def main() -> None:
-        stages = [Stage("A", 2, [same]), Stage("B", workers, [immovable], queue_capacity=1)]
-        async with no_task_left():
-            # So that it ends, also if the hook comes too early or too late.
+        stages = [Stage("A", 2, [same]), Stage("B", workers, [uncancellable], queue_capacity=1)]
+        async with no_leaked_tasks():
+            # The deadline cancels the run if the hook is called too early or too late.
             with anyio.move_on_after(5):
                 await Pipeline(stages, cancel_grace=0).run(range(6))
 
     explore(main, backend=backend, schedule=schedule, hooks={step: cancel})
-    assert inside == 0
+    assert running == 0
 
 
-@row(27, "A task that holds the loop is named, at no cost for those who do not ask for it")
-@explored(culprit=st.integers(0, 5))
-def test_a_task_that_holds_the_loop_is_named(
-    backend: str, schedule: list[Decision], culprit: int
+@row(27, "A task that blocks the event loop is named in a warning")
+@explored(blocking_value=st.integers(0, 5))
+def test_a_task_that_blocks_the_event_loop_is_named(
+    backend: str, schedule: list[Decision], blocking_value: int
 ) -> None:
     now = 0.0
-    heard: list[str] = []
+    messages: list[str] = []
 
     async def compute(value: int) -> int:
         nonlocal now
         await checkpoint()
-        if value == culprit:
+        if value == blocking_value:
             now += 1
         await checkpoint()
         return value
@@ -123,8 +127,8 @@ def test_a_task_that_holds_the_loop_is_named(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(watchdog, "perf_counter", lambda: now)
-        patch.setattr(watchdog.logger, "warning", lambda text, *args: heard.append(text % args))
+        patch.setattr(watchdog.logger, "warning", lambda text, *args: messages.append(text % args))
         explore(main, backend=backend, schedule=schedule)
-    (message,) = heard
-    position = f"item {culprit} in task 'compute' of stage 'B'"
+    (message,) = messages
+    position = f"item {blocking_value} in task 'compute' of stage 'B'"
     assert message.startswith(f"{position} blocked the event loop for 1")

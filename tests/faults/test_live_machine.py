@@ -1,4 +1,4 @@
-"""Row 30: a live pipeline, driven by hypothesis, does what a simple model says."""
+"""Row 30: hypothesis operates a live pipeline, and compares it with a simple model."""
 
 from __future__ import annotations
 
@@ -16,39 +16,37 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_s
 
 from antflow import Pipeline, PipelineError, RetryPolicy, Stage, StatusTracker
 from antflow.testing import Decision, explore, schedules
-from faults.kit import SCHEDULES, both, no_task_left, row
+from faults.kit import SCHEDULES, both_backends, no_leaked_tasks, row
 
 stages = st.integers(0, 2)
 counts = st.integers(0, 5)
 
 
 class BodyError(Exception):
-    """Leaves the block in a hurry."""
+    """Raised in the block to exit it early."""
 
 
 class Live:
     """
-    A pipeline that is fed, and what one may expect of it.
+    A live pipeline, and a model of what it must do.
 
-    The model: each value that was read has one outcome when its run has ended, or at most one if
-    that run was cancelled; and after `join()` whatever was fed before has its outcome.
+    The model: when a run has ended, each value that it read has one outcome, or at most one if the
+    run was cancelled. After `join()`, each value that was fed before has its outcome.
 
     Attributes:
-        entered: Whether there is a block.
-        fresh: Whether the run takes input: nothing was shut down since it began.
-        feeding: How many feeds are under way in tasks of their own.
-        read: What was read from sources, by value.
-        spared: What may have no outcome, as its run was cancelled.
-        done: How often each value was reported as done with.
+        accepts_input: Whether the run accepts input: it was not shut down since it started.
+        feeding: How many calls of `feed()` are running in their own loop tasks.
+        read: The values that were read from sources.
+        excused: The values that may have no outcome, because their run was cancelled.
+        outcomes: How many outcomes were reported for each value.
     """
 
     def __init__(self, workers: int, capacity: int) -> None:
-        self.entered = False
-        self.fresh = True
+        self.accepts_input = True
         self.feeding = 0
         self.read: list[int] = []
-        self.spared: set[int] = set()
-        self.done: Counter[int] = Counter()
+        self.excused: set[int] = set()
+        self.outcomes: Counter[int] = Counter()
         policy = RetryPolicy(scope="stage", attempts=2, wait_initial=1, wait_jitter=0)
         self.pipeline = Pipeline(
             [
@@ -56,7 +54,7 @@ class Live:
                 Stage("S1", 1, [self.flaky], policy, queue_capacity=capacity),
                 Stage("S2", workers, [self.task], queue_capacity=capacity),
             ],
-            status_tracker=StatusTracker(on_success=self.note, on_failure=self.note),
+            status_tracker=StatusTracker(on_success=self.record, on_failure=self.record),
         )
 
     async def task(self, value: int) -> int:
@@ -71,22 +69,22 @@ class Live:
             raise ValueError(value)
         return value
 
-    def note(self, item_id: Any, outcome: Any, payload: dict[str, Any]) -> None:
+    def record(self, item_id: Any, outcome: Any, payload: dict[str, Any]) -> None:
         value = payload["value"] if isinstance(outcome, BaseException) else outcome
-        self.done[value] += 1
+        self.outcomes[value] += 1
 
     def source(self, count: int) -> Iterator[int]:
         for _ in range(count):
             self.read.append(len(self.read))
             yield self.read[-1]
 
-    # ---- what can be done to it
+    # ---- the operations
 
     async def feed(self, count: int, target: int, priority: int) -> None:
         if self.feeding:
             with suppress(PipelineError):
                 await self.pipeline.feed(self.source(count), f"S{target}", priority)
-        elif self.fresh:
+        elif self.accepts_input:
             before = len(self.read)
             fed = await self.pipeline.feed(self.source(count), f"S{target}", priority)
             assert fed == count == len(self.read) - before
@@ -94,14 +92,14 @@ class Live:
             with pytest.raises(PipelineError, match="was shut down"):
                 await self.pipeline.feed(self.source(count), f"S{target}", priority)
 
-    async def feed_beside(self, count: int, target: int, patience: int) -> None:
+    async def feed_in_background(self, count: int, target: int, timeout: int) -> None:
         async def feed() -> None:
-            # Once the block is left, a feed is a run of its own, which the time-out cancels.
+            # After the block has exited, a feed is a run of its own, which the timeout cancels.
             alone = self.pipeline._block is None
-            with suppress(PipelineError), anyio.move_on_after(patience) as scope:
+            with suppress(PipelineError), anyio.move_on_after(timeout) as scope:
                 await self.pipeline.feed(self.source(count), f"S{target}")
             if alone and scope.cancelled_caught:
-                self.spared.update(self.read)
+                self.excused.update(self.read)
             self.feeding -= 1
 
         self.feeding += 1
@@ -119,29 +117,29 @@ class Live:
         except PipelineError as refusal:
             if "started already" not in str(refusal):
                 raise
-            assert self.fresh or self.feeding
+            assert self.accepts_input or self.feeding
         else:
-            self.fresh = True
+            self.accepts_input = True
 
     async def shutdown(self, drain: bool) -> None:
         await self.pipeline.shutdown(drain=drain)
         if self.pipeline._block is not None and self.pipeline._block.host.run is not None:
-            self.fresh = False
+            self.accepts_input = False
         if not drain:
-            self.spared.update(self.read)
+            self.excused.update(self.read)
         assert not self.lost(self.read) or self.feeding
 
     async def wait(self, seconds: int) -> None:
         await anyio.sleep(seconds)
 
     def lost(self, values: list[int]) -> list[int]:
-        """Return which of *values* have no outcome, and ought to."""
-        assert all(times == 1 for times in self.done.values())
-        return [value for value in values if not self.done[value] and value not in self.spared]
+        """Return those of *values* that must have an outcome and have none."""
+        assert all(times == 1 for times in self.outcomes.values())
+        return [value for value in values if not self.outcomes[value] and value not in self.excused]
 
     async def block(self, program: list[Any], fail: bool) -> None:
-        """Enter the pipeline, go through *program*, and leave; with an error if *fail*."""
-        self.fresh = True
+        """Enter the pipeline, perform *program*, and exit; with an exception if *fail*."""
+        self.accepts_input = True
         async with anyio.create_task_group() as self.group:
             try:
                 async with self.pipeline:
@@ -150,23 +148,23 @@ class Live:
                     if fail:
                         raise BodyError
             except BodyError:
-                self.spared.update(self.read)
+                self.excused.update(self.read)
         if fail:
-            self.spared.update(self.read)
+            self.excused.update(self.read)
         if self.feeding == 0:
             assert not self.lost(self.read)
         stats = self.pipeline.get_stats()
         assert stats.items_in_flight == 0
 
     async def execute(self, blocks: list[tuple[list[Any], bool]]) -> None:
-        async with no_task_left():
+        async with no_leaked_tasks():
             for program, fail in blocks:
                 await self.block(program, fail)
         assert not self.lost(self.read)
 
 
 class LiveMachine(RuleBasedStateMachine):
-    """Puts a program together, and runs it at the end: hypothesis makes the failing ones short."""
+    """Collects a program, and runs it in `teardown`; hypothesis shrinks the programs that fail."""
 
     backend = "asyncio"
 
@@ -189,9 +187,9 @@ class LiveMachine(RuleBasedStateMachine):
     def feed(self, count: int, stage: int, priority: int) -> None:
         self.program.append(("feed", count, stage, priority))
 
-    @rule(count=counts, stage=stages, patience=st.sampled_from([1000, 1000, 0, 1, 2]))
-    def feed_beside(self, count: int, stage: int, patience: int) -> None:
-        self.program.append(("feed_beside", count, stage, patience))
+    @rule(count=counts, stage=stages, timeout=st.sampled_from([1000, 1000, 0, 1, 2]))
+    def feed_in_background(self, count: int, stage: int, timeout: int) -> None:
+        self.program.append(("feed_in_background", count, stage, timeout))
 
     @rule(seconds=st.integers(0, 3))
     def wait(self, seconds: int) -> None:
@@ -220,11 +218,11 @@ class LiveMachine(RuleBasedStateMachine):
         explore(live.execute, self.blocks, backend=self.backend, schedule=self.schedule)
 
 
-@row(30, "A live pipeline, fed, shut down, cancelled, joined and reopened, does what a model says")
-@both
-def test_a_live_pipeline_does_what_the_model_says(backend: str) -> None:
+@row(30, "A live pipeline: fed, shut down, cancelled, joined and reopened, it matches a model")
+@both_backends
+def test_a_live_pipeline_matches_the_model(backend: str) -> None:
     machine = type("Machine", (LiveMachine,), {"backend": backend})
-    # Of the programs of up to 12 steps; each is one schedule.
+    # Each example is a program of up to 12 operations, under one schedule.
     run_state_machine_as_test(
         machine, settings=settings(max_examples=SCHEDULES, stateful_step_count=12)
     )

@@ -1,4 +1,4 @@
-"""Rows 23 to 25 and 29: nothing to do, much to do, several runs at once, and what it costs."""
+"""Rows 23 to 25 and 29: few items, many stages and workers, simultaneous runs, memory."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 
 from antflow import Item, Pipeline, RetryPolicy, Stage, StatusEvent, StatusTracker
 from antflow.testing import Decision, EventLog, assert_promises, cancel, explore
-from faults.kit import at_each_step, both, explored, no_task_left, row
+from faults.kit import at_each_step, both_backends, explored, no_leaked_tasks, row
 
-FEW = "No items, one item, more workers than items, no room to wait"
-MANY = "500 stages; 10,000 workers that are all busy, at most 10 KiB each"
-AT_ONCE = "One pipeline twice, overlapping, nested in its own task, in two loops and two threads"
+FEW = "No items, one item, more workers than items, queues without capacity"
+MANY = "500 stages; 10,000 busy workers take at most 10 KiB each"
+SIMULTANEOUS = "Runs of one pipeline: repeated, overlapping, nested, in two loops and two threads"
 MEMORY = "100,000 items, 2 stages of 20 workers: at most 64 MiB"
 
 
@@ -45,7 +45,7 @@ async def awaited(count: int) -> AsyncIterator[int]:
     how=st.sampled_from(["run", "stream", "ordered", "feed", "open"]),
     awaits=st.booleans(),
 )
-def test_few_items_and_no_room_are_no_special_case(
+def test_few_items_and_queues_without_capacity_are_no_special_case(
     backend: str,
     schedule: list[Decision],
     count: int,
@@ -66,7 +66,7 @@ def test_few_items_and_no_room_are_no_special_case(
     source = log.source(awaited(count) if awaits else range(count))
 
     async def main() -> None:
-        async with no_task_left():
+        async with no_leaked_tasks():
             if how == "run":
                 results = await pipeline.run(source)
             elif how == "feed":
@@ -97,7 +97,7 @@ def test_few_items_and_no_room_are_no_special_case(
 
 @row(24, MANY)
 @pytest.mark.parametrize("capacity", [0, None])
-async def test_500_stages_lead_each_item_through_all_of_them(capacity: int | None) -> None:
+async def test_500_stages_process_each_item(capacity: int | None) -> None:
     async def count(value: int) -> int:
         await checkpoint()
         return value + 1
@@ -116,27 +116,27 @@ async def test_500_stages_lead_each_item_through_all_of_them(capacity: int | Non
 
 
 @row(24, MANY)
-@both
-def test_500_stages_can_be_cancelled_on_the_way(backend: str) -> None:
-    """At each thousandth step: of so many, a few show what holds for the others."""
+@both_backends
+def test_500_stages_can_be_cancelled(backend: str) -> None:
+    """Cancellation is injected at every thousandth step only, because there are so many steps."""
     left = 0
 
     async def main() -> None:
         nonlocal left
         pipeline = Pipeline([Stage(f"S{number}", 1, [same]) for number in range(500)])
-        async with no_task_left():
+        async with no_leaked_tasks():
             try:
                 await pipeline.run(range(3))
             finally:
                 left += pipeline.get_stats().items_in_flight
 
-    for exploration in at_each_step(backend, main, cancel, every=1000):
+    for exploration in at_each_step(backend, main, cancel, interval=1000):
         exploration.run(main)
         assert exploration.cancelled
     assert left == 0
 
 
-# In a process of its own: here, other tests have left their marks, and coverage has its own.
+# Run in a separate process: other tests and coverage would change the figures here.
 BUSY = """
 import sys, tracemalloc
 import anyio
@@ -193,7 +193,7 @@ anyio.run(main, backend=sys.argv[1])
 
 
 def measured(script: str, backend: str) -> int:
-    """Return the number that *script* prints."""
+    """Run *script* in a separate process, and return the number that it prints."""
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", script, backend],
         capture_output=True,
@@ -206,30 +206,30 @@ def measured(script: str, backend: str) -> int:
 
 
 @row(24, MANY)
-@both
+@both_backends
 def test_a_busy_worker_takes_at_most_10_kib(
-    backend: str, note_figure: Callable[[str, str], None]
+    backend: str, record_figure: Callable[[str, str], None]
 ) -> None:
-    """Its task on the loop, the frames of the item that it has in hand, and its result."""
+    """This includes its loop task, the frames that process its item, and the result."""
     size = measured(BUSY, backend)
     assert 1_000 < size <= 10 * 1024
-    note_figure(f"a busy worker of 10,000, {backend}", f"{size / 1024:.1f} KiB (asked: 10)")
+    record_figure(f"one of 10,000 busy workers, {backend}", f"{size / 1024:.1f} KiB (bound: 10)")
 
 
 @row(29, MEMORY)
-@both
+@both_backends
 def test_100_000_items_take_at_most_64_mib(
-    backend: str, note_figure: Callable[[str, str], None]
+    backend: str, record_figure: Callable[[str, str], None]
 ) -> None:
-    """At the peak, with all of the results: a tenth of that is the least that these can take."""
+    """This is the peak, including all results; these alone take at least a tenth of the bound."""
     size = measured(MANY_ITEMS, backend)
     assert 6 << 20 < size <= 64 << 20
-    note_figure(
-        f"100,000 items, all results kept, {backend}", f"{size / 2**20:.0f} MiB (asked: 64)"
+    record_figure(
+        f"100,000 items with all results, {backend}", f"{size / 2**20:.0f} MiB (bound: 64)"
     )
 
 
-@row(25, AT_ONCE)
+@row(25, SIMULTANEOUS)
 @explored(
     2,
     ways=st.lists(
@@ -238,12 +238,12 @@ def test_100_000_items_take_at_most_64_mib(
     workers=st.integers(1, 2),
     scope=st.sampled_from(["task", "stage"]),
 )
-def test_runs_of_one_pipeline_overlap_and_nest_and_never_meet(
+def test_overlapping_and_nested_runs_of_one_pipeline_are_independent(
     backend: str, schedule: list[Decision], ways: list[str], workers: int, scope: Any
 ) -> None:
-    """All begin at once; each second item fails once, each fifth for good."""
+    """All runs start at the same time. Items 1 and 3 fail once, item 4 always."""
     tried: Counter[Any] = Counter()
-    heard: Counter[Any] = Counter()
+    successes: Counter[Any] = Counter()
 
     async def task(value: tuple[str, int]) -> Any:
         name, number = value
@@ -252,19 +252,19 @@ def test_runs_of_one_pipeline_overlap_and_nest_and_never_meet(
         if number == 4 or (number % 2 and tried[value] == 1):
             raise ValueError(number)
         if name.startswith("nested") and number == 2:
-            # With one worker, its own run has none to spare.
-            inner = await pipeline.run([(f"inside of {name}", number) for number in range(3)])
-            assert inner.values == [(f"inside of {name}", number) for number in range(3)]
+            # The inner run has its own workers: with workers=1, that of the outer run is busy.
+            inner = await pipeline.run([(f"inner run of {name}", number) for number in range(3)])
+            assert inner.values == [(f"inner run of {name}", number) for number in range(3)]
             assert inner.failures == []
         return value
 
-    def hear(item_id: Any, value: Any, payload: Any) -> None:
-        heard[value] += 1
+    def count_success(item_id: Any, value: Any, payload: Any) -> None:
+        successes[value] += 1
 
     policy = RetryPolicy(scope=scope, attempts=2, wait_initial=1, wait_jitter=0)
-    # Each run has its own: a task that runs the pipeline holds only that of the run around.
+    # Each run has its own limits: a task that starts a nested run holds only the outer one.
     limits = {"task": 1}
-    tracker = StatusTracker(on_success=hear, task_concurrency_limits=limits)
+    tracker = StatusTracker(on_success=count_success, task_concurrency_limits=limits)
     pipeline = Pipeline(
         [Stage("A", workers, [task], policy, queue_capacity=1), Stage("B", 1, [same])],
         status_tracker=tracker,
@@ -295,7 +295,7 @@ def test_runs_of_one_pipeline_overlap_and_nest_and_never_meet(
         failed[name] = [value[1] for value in bad]
 
     async def main() -> None:
-        async with no_task_left(), anyio.create_task_group() as group:
+        async with no_leaked_tasks(), anyio.create_task_group() as group:
             for number, way in enumerate(ways):
                 group.start_soon(use, way, f"{way}, {number}")
 
@@ -304,29 +304,31 @@ def test_runs_of_one_pipeline_overlap_and_nest_and_never_meet(
     assert succeeded == {name: [0, 1, 2, 3] for name in names}
     assert failed == {name: [4] for name in names}
     assert tracker.callback_errors == 0
-    inside = [f"inside of {name}" for name in names if name.startswith("nested")]
-    assert heard == {
-        (name, number): 1 for name in names + inside for number in range(4 if name in names else 3)
+    inner_names = [f"inner run of {name}" for name in names if name.startswith("nested")]
+    assert successes == {
+        (name, number): 1
+        for name in names + inner_names
+        for number in range(4 if name in names else 3)
     }
 
 
-@row(25, AT_ONCE)
+@row(25, SIMULTANEOUS)
 @pytest.mark.parametrize(
     "backends", [("asyncio", "trio"), ("asyncio", "asyncio"), ("trio", "trio")]
 )
-def test_one_pipeline_runs_in_two_loops_of_two_threads_at_once(backends: tuple[str, str]) -> None:
-    """Each of the two runs, and each of those inside of it, waits for the other one half-way."""
-    meeting = threading.Barrier(2)
+def test_one_pipeline_runs_in_two_event_loops_in_two_threads(backends: tuple[str, str]) -> None:
+    """Half-way, each run waits for the one in the other thread, and so does each nested run."""
+    barrier = threading.Barrier(2)
     seen: list[str] = []
 
     async def task(value: tuple[str, int]) -> Any:
         name, number = value
         await checkpoint()
         if number == 50:
-            # Stops the whole loop: the other one is in the midst of its run, too.
-            meeting.wait(timeout=60)
-            if not name.startswith("inside"):
-                outcomes[f"inside of {name}"] = await pipeline.run(items(f"inside of {name}"))
+            # This blocks the event loop until the other thread is in the middle of its run, too.
+            barrier.wait(timeout=60)
+            if not name.startswith("inner"):
+                outcomes[f"inner run of {name}"] = await pipeline.run(items(f"inner run of {name}"))
         if number % 10 == 7:
             raise ValueError(name)
         return value
@@ -334,11 +336,11 @@ def test_one_pipeline_runs_in_two_loops_of_two_threads_at_once(backends: tuple[s
     def items(name: str) -> list[Item]:
         return [Item((name, number), id=f"{name}, {number}") for number in range(100)]
 
-    def note(event: StatusEvent) -> None:
+    def raise_in_callback(event: StatusEvent) -> None:
         seen.append(event.status)
         raise ValueError("a callback")
 
-    tracker = StatusTracker(note)
+    tracker = StatusTracker(raise_in_callback)
     pipeline = Pipeline(
         [Stage("A", 3, [task], task_attempts=1), Stage("B", 2, [same])], status_tracker=tracker
     )
@@ -355,7 +357,7 @@ def test_one_pipeline_runs_in_two_loops_of_two_threads_at_once(backends: tuple[s
         thread.start()
     for thread in threads:
         thread.join()
-    names += [f"inside of {name}" for name in names]
+    names += [f"inner run of {name}" for name in names]
     assert sorted(outcomes) == sorted(names)
     good = [number for number in range(100) if number % 10 != 7]
     for name, results in outcomes.items():
@@ -363,7 +365,8 @@ def test_one_pipeline_runs_in_two_loops_of_two_threads_at_once(backends: tuple[s
         assert sorted(failure.value for failure in results.failures) == [
             (name, number) for number in range(7, 100, 10)
         ]
-    # Each of 90 is queued, in progress and completed twice; each of 10 fails in the first stage.
+    # In each of 4 runs, 90 items are queued, in progress and completed in both stages, and 10 items
+    # fail in the first stage.
     assert Counter(seen) == {
         "queued": 4 * 190,
         "in_progress": 4 * 190,
@@ -375,10 +378,10 @@ def test_one_pipeline_runs_in_two_loops_of_two_threads_at_once(backends: tuple[s
     assert (stats["completed"], stats["failed"], sum(stats.values())) == (4 * 90, 4 * 10, 4 * 100)
 
 
-@row(25, AT_ONCE)
-@both
+@row(25, SIMULTANEOUS)
+@both_backends
 def test_a_second_run_of_the_same_pipeline_is_like_the_first(backend: str) -> None:
-    """In one loop after the other, on this backend and on the other, also after a cancelled one."""
+    """After a cancelled run, and in another event loop, on this backend and on the other."""
     pipeline = Pipeline([Stage("A", 2, [same], queue_capacity=1), Stage("B", 2, [same])])
     other = "trio" if backend == "asyncio" else "asyncio"
 

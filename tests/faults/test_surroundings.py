@@ -1,4 +1,4 @@
-"""Rows 13, 26 and 28: Ctrl-C, context variables, and libraries of the other backend."""
+"""Rows 13, 26 and 28: Ctrl-C, context variables, and libraries for the other backend."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ from hypothesis import strategies as st
 
 from antflow import Pipeline, Stage, StatusEvent
 from antflow.testing import Decision, explore, interrupt
-from faults.kit import at_each_step, both, explored, no_task_left, row
+from faults.kit import at_each_step, both_backends, explored, no_leaked_tasks, row
+
+INTERRUPTED = "Ctrl-C: a plain KeyboardInterrupt is raised, and items in flight do not fail"
+CONTEXT = "Context variables: what a task sets for one item is not visible to the next"
+FOREIGN = "A library for the other backend: the item fails with a hint, and the run continues"
 
 new: ContextVar[int] = ContextVar("new")
 known: ContextVar[str] = ContextVar("known")
@@ -26,8 +30,8 @@ async def same(value: Any) -> Any:
     return value
 
 
-@row(13, "Ctrl-C: a plain KeyboardInterrupt, and items in flight are not failed")
-@both
+@row(13, INTERRUPTED)
+@both_backends
 def test_ctrl_c_at_any_step_fails_no_item(backend: str) -> None:
     pipeline = Pipeline([Stage("A", 2, [same], queue_capacity=1), Stage("B", 2, [same])])
 
@@ -40,10 +44,10 @@ def test_ctrl_c_at_any_step_fails_no_item(backend: str) -> None:
         except KeyboardInterrupt:
             pass
         except asyncio.CancelledError:
-            # Where asyncio.run() knows nothing of it yet, anyio's runner lets this out.
+            # On Python 3.10, neither asyncio.run() nor anyio converts this to a KeyboardInterrupt.
             assert sys.version_info < (3, 11)
         else:
-            # Then it came when all was done.
+            # The interrupt came after the last item was finished.
             assert len(pipeline.results) == 6
         assert pipeline.failures == []
         assert pipeline.get_stats().items_in_flight == 0
@@ -55,29 +59,29 @@ import anyio, trio
 from antflow import Pipeline, Stage
 
 failed = []
-begun = 0
+started = 0
 
-def say_so():
-    print("begun", flush=True)
+def report_started():
+    print("started", flush=True)
 
-class Waits(trio.abc.Instrument):
+class ReportsWaiting(trio.abc.Instrument):
     def before_io_wait(self, timeout):
         trio.lowlevel.remove_instrument(self)
-        say_so()
+        report_started()
 
 async def task(value):
-    global begun
-    begun += 1
+    global started
+    started += 1
     if {where!r} == "task" and value == 5:
         signal.raise_signal(signal.SIGINT)
-    if begun == 4:
-        # Outside is not in a task: that the signal comes while all of them wait.
+    if started == 4:
+        # If where is "outside", the signal must arrive while every task waits.
         if {where!r} == "task":
-            say_so()
+            report_started()
         elif "trio" in {runner!r}:
-            trio.lowlevel.add_instrument(Waits())
+            trio.lowlevel.add_instrument(ReportsWaiting())
         else:
-            asyncio.get_running_loop().call_later(0.01, say_so)
+            asyncio.get_running_loop().call_later(0.01, report_started)
     await anyio.sleep({seconds})
     return value
 
@@ -105,14 +109,14 @@ RUNNERS = [
 ]
 
 
-@row(13, "Ctrl-C: a plain KeyboardInterrupt, and items in flight are not failed")
+@row(13, INTERRUPTED)
 @pytest.mark.skipif(sys.platform == "win32", reason="sends no such signal")
 @pytest.mark.parametrize("runner", RUNNERS)
 @pytest.mark.parametrize("where", ["task", "outside"])
 def test_ctrl_c_ends_a_program_with_keyboard_interrupt(runner: str, where: str) -> None:
     seconds = 0.001 if where == "task" else 60
     code = SCRIPT.format(where=where, seconds=seconds, runner=runner)
-    # As a shell starts it: a test session in the background may have told it to ignore Ctrl-C.
+    # As in a shell: if the tests run in the background, the process may inherit an ignored SIGINT.
     code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n" + code
     process = subprocess.Popen(
         [sys.executable, "-W", "error", "-c", code],
@@ -123,25 +127,25 @@ def test_ctrl_c_ends_a_program_with_keyboard_interrupt(runner: str, where: str) 
     with process:
         assert process.stdout is not None
         assert process.stderr is not None
-        assert process.stdout.readline() == "begun\n"
+        assert process.stdout.readline() == "started\n"
         if where == "outside":
             process.send_signal(2)
         out, err = process.stdout.read(), process.stderr.read()
     assert out.split("\n") == ["left", "interrupted 0 0 0", ""], err
     if sys.version_info >= (3, 11) or where == "outside":
-        # asyncio.run() of 3.10 has a word about each task that ended with a KeyboardInterrupt.
+        # On Python 3.10, asyncio.run() reports each loop task that ended with a KeyboardInterrupt.
         assert err == ""
 
 
-@row(26, "Context variables: what a task sets for one item is not seen by the next")
+@row(26, CONTEXT)
 @explored(2, workers=st.integers(1, 3), setters=st.sets(st.integers(0, 8)))
-def test_a_variable_does_not_leak_from_item_to_item(
+def test_a_context_variable_does_not_leak_from_item_to_item(
     backend: str, schedule: list[Decision], workers: int, setters: set[int]
 ) -> None:
     seen: list[Any] = []
-    names = set()
+    worker_names = set()
 
-    async def look_and_set(value: int) -> int:
+    async def record_and_set(value: int) -> int:
         seen.append((new.get(None), known.get()))
         if value in setters:
             new.set(value)
@@ -150,25 +154,25 @@ def test_a_variable_does_not_leak_from_item_to_item(
         await checkpoint()
         return value
 
-    async def look_again(value: int) -> int:
-        """A later task of the same stage sees what the one before has set for this item."""
+    async def check_again(value: int) -> int:
+        """A later task of the same stage sees what the previous task set for this item."""
         assert new.get(None) == (value if value in setters else None)
         assert known.get() == (f"item {value}" if value % 2 else "caller")
         return value
 
-    def note(event: StatusEvent) -> None:
-        names.add(event.worker)
+    def record_worker(event: StatusEvent) -> None:
+        worker_names.add(event.worker)
 
     async def main() -> None:
         known.set("caller")
         pipeline = Pipeline(
             [
-                Stage("A", workers, [look_and_set, look_again], queue_capacity=1),
+                Stage("A", workers, [record_and_set, check_again], queue_capacity=1),
                 Stage("B", 1, [same]),
             ]
         )
-        pipeline.events.subscribe(StatusEvent, note)
-        async with no_task_left():
+        pipeline.events.subscribe(StatusEvent, record_worker)
+        async with no_leaked_tasks():
             results = await pipeline.run(range(9))
         assert results.values == list(range(9))
         assert new.get(None) is None
@@ -178,21 +182,21 @@ def test_a_variable_does_not_leak_from_item_to_item(
 
     explore(main, backend=backend, schedule=schedule)
     assert seen == [(None, "caller")] * 9
-    assert names <= {None, "B-W0", *(f"A-W{number}" for number in range(workers))}
+    assert worker_names <= {None, "B-W0", *(f"A-W{number}" for number in range(workers))}
 
 
-@row(26, "Context variables: what a task sets for one item is not seen by the next")
-async def test_what_a_callback_sets_is_not_seen_by_the_next_item() -> None:
+@row(26, CONTEXT)
+async def test_a_variable_set_by_a_callback_is_not_visible_to_the_next_item() -> None:
     seen = []
 
-    async def look(value: int) -> int:
+    async def record(value: int) -> int:
         seen.append(new.get(None))
         return value
 
-    async def tell(item_id: Any, value: Any, payload: Any) -> None:
+    async def set_variable(item_id: Any, value: Any, payload: Any) -> None:
         new.set(value)
 
-    results = await Pipeline([Stage("A", 1, [look], on_success=tell)]).run(range(200))
+    results = await Pipeline([Stage("A", 1, [record], on_success=set_variable)]).run(range(200))
     assert results.values == list(range(200))
     assert seen == [None] * 200
 
@@ -203,7 +207,7 @@ def hint_about(error: BaseException | None) -> str:
     return note
 
 
-@row(28, "A library of the other backend: that item fails with a hint, the run goes on")
+@row(28, FOREIGN)
 @pytest.mark.parametrize(
     "case",
     [
@@ -236,7 +240,7 @@ def test_a_foreign_library_fails_its_item_with_a_hint(case: tuple[Any, ...]) -> 
     explore(main, backend=backend)
 
 
-@row(28, "A library of the other backend: that item fails with a hint, the run goes on")
+@row(28, FOREIGN)
 async def test_other_errors_get_no_such_hint() -> None:
     async def task(value: int) -> int:
         raise [RuntimeError("broken"), TypeError("trio is a word"), ValueError("no")][value]

@@ -1,4 +1,4 @@
-"""Rows 1-4 and 17: tasks that raise, sources that raise or never end, consumers that are slow."""
+"""Rows 1-4 and 17: tasks that raise, sources that raise or are endless, slow consumers."""
 
 from __future__ import annotations
 
@@ -11,17 +11,20 @@ from hypothesis import strategies as st
 
 from antflow import Pipeline, RetryPolicy, Stage
 from antflow.testing import Decision, Exploration, cancel, explore
-from faults.kit import Source, at_each_step, both, explored, no_task_left, row
+from faults.kit import Source, at_each_step, both_backends, explored, no_leaked_tasks, row
+
+SOURCE_RAISES = "The source raises: admitted items are finished, then its own exception is raised"
+ALL_FAIL = "Every item of a stage fails at once with full queues: no deadlock, and bounds are kept"
 
 workers = st.integers(1, 3)
 capacities = st.integers(0, 2)
 
 
 class OddError(Exception):
-    """What the tasks here raise for odd values."""
+    """Raised by the tasks of this module."""
 
 
-async def refuse_odd(value: int) -> int:
+async def fail_odd(value: int) -> int:
     await checkpoint()
     if value % 2:
         raise OddError(value)
@@ -33,20 +36,20 @@ async def same(value: int) -> int:
     return value
 
 
-@row(1, "A task raises: others are unaffected")
+@row(1, "A task raises: other items are not affected")
 @explored(workers=workers, capacity=capacities)
-def test_an_item_that_fails_harms_no_other(
+def test_a_failing_item_does_not_affect_others(
     backend: str, schedule: list[Decision], workers: int, capacity: int
 ) -> None:
     pipeline = Pipeline(
         [
-            Stage("A", workers, [refuse_odd], task_attempts=1, queue_capacity=capacity),
+            Stage("A", workers, [fail_odd], task_attempts=1, queue_capacity=capacity),
             Stage("B", 2, [same], queue_capacity=capacity),
         ]
     )
 
     async def main() -> None:
-        async with no_task_left():
+        async with no_leaked_tasks():
             results = await pipeline.run(range(8))
         assert results.values == [0, 2, 4, 6]
         assert sorted(failed.value for failed in results.failures) == [1, 3, 5, 7]
@@ -55,26 +58,26 @@ def test_an_item_that_fails_harms_no_other(
     explore(main, backend=backend, schedule=schedule)
 
 
-@row(2, "The source raises: what was admitted is finished, then its own error comes out")
+@row(2, SOURCE_RAISES)
 @explored(count=st.integers(0, 6), awaited=st.booleans(), streams=st.booleans())
-def test_an_error_of_the_source_comes_after_the_results(
+def test_an_exception_of_the_source_is_raised_after_the_results(
     backend: str, schedule: list[Decision], count: int, awaited: bool, streams: bool
 ) -> None:
     source = Source(count, OSError("disk"))
     pipeline = Pipeline([Stage("A", 2, [same], queue_capacity=1), Stage("B", 2, [same])])
     taken: list[Any] = []
 
-    async def take_all(items: Any) -> None:
+    async def stream_all(items: Any) -> None:
         async with pipeline.stream(items) as results:
             async for result in results:
                 taken.append(result.value)
 
     async def main() -> None:
         items = source.awaited() if awaited else iter(source)
-        take = take_all if streams else pipeline.run
-        async with no_task_left():
+        process = stream_all if streams else pipeline.run
+        async with no_leaked_tasks():
             with pytest.raises(OSError, match="disk") as raised:
-                await take(items)
+                await process(items)
             assert raised.value is source.error
             assert raised.value.__traceback__ is not None
         if not streams:
@@ -85,8 +88,8 @@ def test_an_error_of_the_source_comes_after_the_results(
     assert source.closed
 
 
-@row(2, "The source raises: what was admitted is finished, then its own error comes out")
-@both
+@row(2, SOURCE_RAISES)
+@both_backends
 @pytest.mark.parametrize("awaited", [False, True])
 def test_a_run_whose_source_raises_can_be_cancelled_at_any_step(
     backend: str, awaited: bool
@@ -94,7 +97,7 @@ def test_a_run_whose_source_raises_can_be_cancelled_at_any_step(
     async def main() -> None:
         source = Source(5, OSError("disk"))
         pipeline = Pipeline([Stage("A", 2, [same], queue_capacity=1), Stage("B", 2, [same])])
-        async with no_task_left():
+        async with no_leaked_tasks():
             try:
                 await pipeline.run(source.awaited() if awaited else iter(source))
             except OSError:
@@ -106,11 +109,11 @@ def test_a_run_whose_source_raises_can_be_cancelled_at_any_step(
         exploration.run(main)
 
 
-@row(3, "An endless source is read ahead by at most what the stages have room for, plus one")
+@row(3, "An endless source is read only as far as the stages have space, plus one item")
 @explored(
     2, workers=st.lists(workers, min_size=1, max_size=3), capacity=capacities, awaited=st.booleans()
 )
-def test_an_endless_source_is_read_as_far_as_there_is_room(
+def test_an_endless_source_is_read_only_as_far_as_there_is_space(
     backend: str, schedule: list[Decision], workers: list[int], capacity: int, awaited: bool
 ) -> None:
     source = Source()
@@ -118,7 +121,7 @@ def test_an_endless_source_is_read_as_far_as_there_is_room(
 
     async def count(value: int) -> int:
         nonlocal stopped_at
-        assert source.read - left <= room
+        assert source.read - left <= space
         await checkpoint()
         if source.read > 15 and not stopped_at:
             await pipeline.shutdown()
@@ -136,7 +139,7 @@ def test_an_endless_source_is_read_as_far_as_there_is_room(
         for number, some in enumerate(workers)
     ]
     stages.append(Stage("last", 1, [last], queue_capacity=capacity))
-    room = sum(stage.workers + stage.capacity for stage in stages) + 1
+    space = sum(stage.workers + stage.capacity for stage in stages) + 1
     pipeline = Pipeline(stages)
 
     async def main() -> None:
@@ -149,28 +152,28 @@ def test_an_endless_source_is_read_as_far_as_there_is_room(
     assert source.closed
 
 
-@row(4, "A slow consumer holds the source up, and nothing piles up")
+@row(4, "A slow consumer: the source is read only as far as stages and buffers have space")
 @explored(
     2, buffer_size=st.integers(0, 2), window=st.none() | st.integers(1, 4), capacity=capacities
 )
-def test_a_slow_consumer_holds_up_the_source(
+def test_a_slow_consumer_slows_reading_from_the_source(
     backend: str, schedule: list[Decision], buffer_size: int, window: int | None, capacity: int
 ) -> None:
     source = Source()
     pipeline = Pipeline(
         [Stage("A", 2, [same], queue_capacity=capacity), Stage("B", 1, [same], queue_capacity=1)]
     )
-    room = sum(stage.workers + stage.capacity for stage in pipeline.stages) + buffer_size + 1
+    space = sum(stage.workers + stage.capacity for stage in pipeline.stages) + buffer_size + 1
 
     async def main() -> None:
         taken = 0
         stream = pipeline.stream(
             source, ordered=window is not None, window=window, buffer_size=buffer_size
         )
-        async with no_task_left(), stream as results:
+        async with no_leaked_tasks(), stream as results:
             async for result in results:
                 taken += 1
-                assert source.read - taken <= room
+                assert source.read - taken <= space
                 if window is not None:
                     assert result.value == taken - 1
                     assert source.read - taken <= window
@@ -182,9 +185,9 @@ def test_a_slow_consumer_holds_up_the_source(
     assert source.closed
 
 
-@row(17, "Every item of a stage fails at once with full queues: no deadlock, still bounded")
+@row(17, ALL_FAIL)
 @explored(workers=workers, capacity=capacities, attempts=st.integers(1, 3), wait=st.integers(0, 1))
-def test_a_stage_whose_every_item_fails_neither_locks_nor_grows(
+def test_a_stage_whose_every_item_fails_neither_deadlocks_nor_exceeds_its_bounds(
     backend: str,
     schedule: list[Decision],
     workers: int,
@@ -197,7 +200,7 @@ def test_a_stage_whose_every_item_fails_neither_locks_nor_grows(
 
     async def fail(value: int) -> int:
         tried[value] = tried.get(value, 0) + 1
-        assert source.read - len(pipeline.failures) <= room
+        assert source.read - len(pipeline.failures) <= space
         await checkpoint()
         raise OddError(value)
 
@@ -208,10 +211,10 @@ def test_a_stage_whose_every_item_fails_neither_locks_nor_grows(
             Stage("B", workers, [fail], policy, queue_capacity=capacity),
         ]
     )
-    room = sum(stage.workers + stage.capacity for stage in pipeline.stages) + 1
+    space = sum(stage.workers + stage.capacity for stage in pipeline.stages) + 1
 
     async def main() -> None:
-        async with no_task_left():
+        async with no_leaked_tasks():
             results = await pipeline.run(source)
         assert results == []
         assert sorted(failed.value for failed in results.failures) == list(range(12))
@@ -221,9 +224,9 @@ def test_a_stage_whose_every_item_fails_neither_locks_nor_grows(
     assert set(tried.values()) == {attempts}
 
 
-@row(17, "Every item of a stage fails at once with full queues: no deadlock, still bounded")
-@both
-def test_such_a_stage_can_be_cancelled_at_any_step(backend: str) -> None:
+@row(17, ALL_FAIL)
+@both_backends
+def test_a_stage_whose_every_item_fails_can_be_cancelled_at_any_step(backend: str) -> None:
     async def fail(value: int) -> int:
         await checkpoint()
         raise OddError(value)
@@ -231,7 +234,7 @@ def test_such_a_stage_can_be_cancelled_at_any_step(backend: str) -> None:
     async def main() -> None:
         policy = RetryPolicy(scope="stage", attempts=2, wait_initial=1, wait_jitter=0)
         pipeline = Pipeline([Stage("B", 2, [fail], policy, queue_capacity=1)])
-        async with no_task_left():
+        async with no_leaked_tasks():
             await pipeline.run(range(5))
 
     for exploration in at_each_step(backend, main, cancel):

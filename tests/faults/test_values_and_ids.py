@@ -1,4 +1,4 @@
-"""Rows 20 to 22: strange ids, strange values, strange exceptions."""
+"""Rows 20 to 22: unusual ids, values and exceptions."""
 
 from __future__ import annotations
 
@@ -26,33 +26,33 @@ from antflow import (
     TooManyFailuresError,
 )
 from antflow.testing import Decision, explore
-from faults.kit import explored, no_task_left, row
+from faults.kit import explored, no_leaked_tasks, row
 
 if sys.version_info < (3, 11):
     from exceptiongroup import ExceptionGroup
 
-IDS = "Duplicate, None, unhashable, huge ids and those with newlines are kept apart by number"
-VALUES = "Any value goes through as it is: None, exceptions, dicts, 10 MB, objects that refuse all"
-ERRORS = "Any exception is a failure like others: unreadable, huge, cyclic, not to be pickled"
+IDS = "Duplicate, None, unhashable, huge and multi-line ids: items are identified by number"
+VALUES = "Any value passes through unchanged: None, exceptions, dicts, 10 MB, hostile objects"
+ERRORS = "Any exception is an ordinary failure: unreadable, huge, cyclic, unpicklable"
 
 known: ContextVar[Any] = ContextVar("known")
 scopes = st.sampled_from(["task", "stage"])
 workers = st.integers(1, 3)
 
 
-def refuse(*args: object) -> Any:
-    raise RuntimeError("leave me alone")
+def raise_unsupported(*args: object) -> Any:
+    raise RuntimeError("not supported")
 
 
 class Hostile:
-    """Refuses whatever Python may ask of an object."""
+    """An object whose special methods all raise."""
 
-    __eq__ = __hash__ = __bool__ = __len__ = __repr__ = __iter__ = refuse
-    __class__ = property(refuse)  # type: ignore[assignment]
+    __eq__ = __hash__ = __bool__ = __len__ = __repr__ = __iter__ = raise_unsupported
+    __class__ = property(raise_unsupported)  # type: ignore[assignment]
 
 
 class OddError(Exception):
-    """What the tasks here raise on purpose."""
+    """Raised by the tasks of this module."""
 
 
 async def same(value: Any) -> Any:
@@ -64,9 +64,9 @@ def policy(scope: Any, attempts: int = 2) -> RetryPolicy:
     return RetryPolicy(scope=scope, attempts=attempts, wait_initial=1, wait_jitter=0)
 
 
-# By a name for each, since hypothesis must tell what it drew.
+# By name, because hypothesis must be able to print what it drew.
 LONG = "x" * 100_000
-STRANGE_IDS: dict[str, Any] = {
+UNUSUAL_IDS: dict[str, Any] = {
     "None": None,
     "one": 1,
     "true": True,
@@ -88,13 +88,13 @@ STRANGE_IDS: dict[str, Any] = {
 @row(20, IDS)
 @explored(
     2,
-    names=st.lists(st.sampled_from(list(STRANGE_IDS)), max_size=7),
+    names=st.lists(st.sampled_from(list(UNUSUAL_IDS)), max_size=7),
     scope=scopes,
     workers=workers,
     tracked=st.booleans(),
     ordered=st.none() | st.booleans(),
 )
-def test_ids_of_all_kinds_are_kept_apart_by_number(
+def test_items_with_unusual_ids_are_identified_by_number(
     backend: str,
     schedule: list[Decision],
     names: list[str],
@@ -103,24 +103,24 @@ def test_ids_of_all_kinds_are_kept_apart_by_number(
     tracked: bool,
     ordered: bool | None,
 ) -> None:
-    """Each third one fails, and each second of the others is skipped in the last stage."""
+    """Every third item fails. Of the others, odd values are skipped in the last stage."""
 
-    async def refuse_some(value: int) -> int:
+    async def fail_some(value: int) -> int:
         await checkpoint()
         if value % 3 == 1:
             raise OddError
         return value
 
-    told: list[tuple[Any, Any, Any]] = []
+    calls: list[tuple[Any, Any, Any]] = []
 
-    def tell(item_id: Any, value: Any, payload: dict[str, Any]) -> None:
-        told.append((item_id, payload["id"], payload["metadata"]["number"]))
+    def record(item_id: Any, value: Any, payload: dict[str, Any]) -> None:
+        calls.append((item_id, payload["id"], payload["metadata"]["number"]))
 
-    ids = [STRANGE_IDS[name] for name in names]
-    tracker = StatusTracker(on_success=tell, on_failure=tell) if tracked else None
+    ids = [UNUSUAL_IDS[name] for name in names]
+    tracker = StatusTracker(on_success=record, on_failure=record) if tracked else None
     pipeline = Pipeline(
         [
-            Stage("A", workers, [refuse_some], policy(scope), queue_capacity=1),
+            Stage("A", workers, [fail_some], policy(scope), queue_capacity=1),
             Stage("B", workers, [same], skip_if=lambda value: value % 2),
         ],
         status_tracker=tracker,
@@ -135,7 +135,7 @@ def test_ids_of_all_kinds_are_kept_apart_by_number(
 
     async def main() -> None:
         outcomes: list[Any] = []
-        async with no_task_left():
+        async with no_leaked_tasks():
             if ordered is None:
                 results = await pipeline.run(items)
                 assert [result.sequence_id for result in results] == good
@@ -157,19 +157,19 @@ def test_ids_of_all_kinds_are_kept_apart_by_number(
     explore(main, backend=backend, schedule=schedule)
     if tracker is not None:
         assert tracker.callback_errors == 0
-        assert sorted(number for _, _, number in told) == list(range(len(ids)))
-        assert all(given is payload is ids[number] for given, payload, number in told)
-        # Equal ids share an entry, as 1 and True do; a list of its own is another, as is NaN.
+        assert sorted(number for _, _, number in calls) == list(range(len(ids)))
+        assert all(given is payload is ids[number] for given, payload, number in calls)
+        # Equal ids such as 1 and True share an entry. Unhashable ids are compared by their repr.
         kinds = {"one" if name == "true" else name for name in names}
         assert len(tracker.get_tracked_ids()) == sum(tracker.get_stats().values()) == len(kinds)
         assert all(tracker.get_status(item_id) is not None for item_id in ids)
 
 
 @row(20, IDS)
-async def test_a_tracker_tells_all_of_them_apart() -> None:
+async def test_a_tracker_distinguishes_unusual_ids() -> None:
     tracker = StatusTracker()
     pipeline = Pipeline([Stage("A", 2, [same])], status_tracker=tracker)
-    ids = [STRANGE_IDS[name] for name in STRANGE_IDS if name != "true"]
+    ids = [UNUSUAL_IDS[name] for name in UNUSUAL_IDS if name != "true"]
     await pipeline.run(Item(number, id=item_id) for number, item_id in enumerate(ids))
     assert {id(each) for each in tracker.get_tracked_ids()} == {id(item_id) for item_id in ids}
     for item_id in ids:
@@ -180,7 +180,7 @@ async def test_a_tracker_tells_all_of_them_apart() -> None:
 
 
 @row(20, IDS)
-async def test_what_is_said_of_a_strange_id_fits_on_a_line() -> None:
+async def test_messages_about_unusual_ids_fit_on_one_line() -> None:
     async def fail(value: Any) -> None:
         raise OddError("no")
 
@@ -198,7 +198,7 @@ async def test_what_is_said_of_a_strange_id_fits_on_a_line() -> None:
     assert len(str(caught.value)) < 200
 
 
-STRANGE_VALUES: dict[str, Any] = {
+UNUSUAL_VALUES: dict[str, Any] = {
     "None": None,
     "hostile": Hostile(),
     "exception": OddError("a value"),
@@ -223,51 +223,51 @@ STRANGE_VALUES: dict[str, Any] = {
 @row(21, VALUES)
 @explored(
     2,
-    names=st.lists(st.sampled_from(list(STRANGE_VALUES)), min_size=1, max_size=6),
+    names=st.lists(st.sampled_from(list(UNUSUAL_VALUES)), min_size=1, max_size=6),
     scope=scopes,
-    tries=st.integers(1, 2),
+    attempts=st.integers(1, 2),
     plain=st.booleans(),
     how=st.sampled_from(["run", "stream", "ordered", "feed"]),
 )
-def test_any_value_goes_through_as_it_is(
+def test_any_value_passes_through_unchanged(
     backend: str,
     schedule: list[Decision],
     names: list[str],
     scope: str,
-    tries: int,
+    attempts: int,
     plain: bool,
     how: str,
 ) -> None:
-    """It is that very object which comes to tasks, callbacks and results; failed tries included."""
-    values = [STRANGE_VALUES[name] for name in names]
+    """Tasks, callbacks and results get the same object, also after failed attempts."""
+    values = [UNUSUAL_VALUES[name] for name in names]
     tried: list[int] = []
-    told: list[Any] = []
+    calls: list[Any] = []
 
     async def flaky(pair: tuple[int, Any]) -> Any:
         number, value = pair
         await checkpoint()
         tried.append(number)
-        if tried.count(number) < tries:
+        if tried.count(number) < attempts:
             raise OddError(number)
         return value
 
     async def set_and_pass(value: Any) -> Any:
-        # Also what a task sets in the context, which the worker sets back.
+        # The worker also restores context variables whose values are hostile.
         assert known.get() is caller
         known.set(value)
         await checkpoint()
         return value
 
-    def tell(item_id: Any, value: Any, payload: dict[str, Any]) -> Any:
-        told.append((value, payload["value"]))
+    def record(item_id: Any, value: Any, payload: dict[str, Any]) -> Any:
+        calls.append((value, payload["value"]))
         return value if plain else None
 
     caller = Hostile()
-    tracker = StatusTracker(on_success=tell)
+    tracker = StatusTracker(on_success=record)
     pipeline = Pipeline(
         [
             Stage("A", 2, [flaky], policy(scope), queue_capacity=1),
-            Stage("B", 2, [set_and_pass], skip_if=lambda value: False, on_success=tell),
+            Stage("B", 2, [set_and_pass], skip_if=lambda value: False, on_success=record),
         ],
         status_tracker=tracker,
     )
@@ -276,7 +276,7 @@ def test_any_value_goes_through_as_it_is(
     async def main() -> None:
         known.set(caller)
         outcomes: list[PipelineResult] = []
-        async with no_task_left():
+        async with no_leaked_tasks():
             if how == "run":
                 outcomes += await pipeline.run(items)
             elif how == "feed":
@@ -296,69 +296,69 @@ def test_any_value_goes_through_as_it_is(
         assert known.get() is caller
 
     explore(main, backend=backend, schedule=schedule)
-    assert len(tried) == tries * len(values)
-    assert len(told) == 2 * len(values)
-    assert all(value is again for value, again in told)
-    assert {id(value) for value, _ in told} == {id(value) for value in values}
-    # What a callback returns is nobody's business, unless it is an awaitable.
+    assert len(tried) == attempts * len(values)
+    assert len(calls) == 2 * len(values)
+    assert all(value is again for value, again in calls)
+    assert {id(value) for value, _ in calls} == {id(value) for value in values}
+    # The value that a callback returns is ignored, unless it is awaitable.
     assert tracker.callback_errors == 0
 
 
 @row(21, VALUES)
-async def test_values_that_come_bare_go_through_as_they_are() -> None:
-    """As a source gives them: a dict with an id is unwrapped, whatever else is in it."""
-    strange = Hostile()
+async def test_values_without_an_item_pass_through_unchanged() -> None:
+    """The source yields plain values. A dict with an id is unwrapped, whatever else it contains."""
+    hostile = Hostile()
 
     class Key:
-        __eq__ = refuse
+        __eq__ = raise_unsupported
 
         def __hash__(self) -> int:
             return 1
 
     key = Key()
     inputs = [
-        *STRANGE_VALUES.values(),
-        {"id": strange, "value": strange, key: strange},
-        {"id": strange, key: strange},
+        *UNUSUAL_VALUES.values(),
+        {"id": hostile, "value": hostile, key: hostile},
+        {"id": hostile, key: hostile},
     ]
     seen: list[Any] = []
 
-    def look(value: Any) -> Any:
-        """In a thread."""
+    def record(value: Any) -> Any:
+        """Runs in a worker thread."""
         seen.append(value)
         return value
 
-    pipeline = Pipeline([Stage("A", 1, [look]), Stage("B", 3, [same])])
+    pipeline = Pipeline([Stage("A", 1, [record]), Stage("B", 3, [same])])
     results = await pipeline.run(inputs)
     assert results.failures == []
     wrapped = {
         "item": (1, "a value"),
-        "dict with id": (STRANGE_VALUES["dict with id"], "x"),
+        "dict with id": (UNUSUAL_VALUES["dict with id"], "x"),
     }
     expected = [
         wrapped.get(name, (value, number))
-        for number, (name, value) in enumerate(STRANGE_VALUES.items())
+        for number, (name, value) in enumerate(UNUSUAL_VALUES.items())
     ]
-    expected += [(strange, strange), (inputs[-1], strange)]
+    expected += [(hostile, hostile), (inputs[-1], hostile)]
     assert len(results) == len(expected)
     for result, value, (wanted, item_id) in zip(results, seen, expected):
         assert result.value is value is wanted
         assert result.id is item_id
-    assert list(results[-2].metadata.values()) == [strange]
+    assert list(results[-2].metadata.values()) == [hostile]
     assert next(iter(results[-2].metadata)) is key
 
 
 @row(21, VALUES)
-async def test_a_value_that_refuses_all_fails_where_its_own_code_is_asked() -> None:
-    """A rule that asks for its truth fails that item, which can be reported all the same."""
-    strange = Hostile()
+async def test_a_hostile_value_fails_only_where_its_own_methods_are_called() -> None:
+    """A `skip_if` that evaluates its truth value fails the item; the failure can be reported."""
+    hostile = Hostile()
     stage = Stage("A", 2, [same], skip_if=lambda value: value)
     pipeline = Pipeline([stage], status_tracker=StatusTracker())
-    results = await pipeline.run([strange, 0, strange])
+    results = await pipeline.run([hostile, 0, hostile])
     assert results.values == [0]
     for failed in results.failures:
-        assert failed.value is failed.stage_value is strange
-        assert failed.error == "leave me alone"
+        assert failed.value is failed.stage_value is hostile
+        assert failed.error == "not supported"
     assert pipeline.get_error_summary().errors_by_type == {"RuntimeError": 2}
     with pytest.raises(ExceptionGroup) as caught:
         results.raise_for_failures()
@@ -366,22 +366,22 @@ async def test_a_value_that_refuses_all_fails_where_its_own_code_is_asked() -> N
 
 
 class UnreadableError(Exception):
-    """Says nothing of itself."""
+    """An exception whose message cannot be read."""
 
     def __str__(self) -> str:
-        raise RuntimeError("do not read me")
+        raise RuntimeError("no message")
 
 
 class HostileError(UnreadableError, Hostile):
-    """Neither compares nor hashes, either."""
+    """An exception that cannot be compared or hashed, either."""
 
     __repr__ = Exception.__repr__
-    # What an exception is, must be known: Python itself asks.
+    # Python itself reads the class of an exception.
     __class__ = vars(object)["__class__"]
 
 
 class UnpicklableError(Exception):
-    """Holds what cannot be pickled, and cannot be made from its message."""
+    """Has an attribute that cannot be pickled, and cannot be recreated from its message."""
 
     def __init__(self, first: str, second: object) -> None:
         super().__init__(f"{first} and {second}")
@@ -389,8 +389,8 @@ class UnpicklableError(Exception):
 
 
 def cyclic_error() -> Exception:
-    error = OddError("round and round")
-    error.myself = error  # type: ignore[attr-defined]
+    error = OddError("cyclic")
+    error.itself = error  # type: ignore[attr-defined]
     error.__cause__ = OddError("the cause")
     error.__cause__.__context__ = error
     return error
@@ -410,7 +410,7 @@ TEXTS = {
     "unreadable": "<UnreadableError whose text cannot be read>",
     "hostile": "<HostileError whose text cannot be read>",
     "1 MB": MEGABYTE,
-    "cyclic": "round and round",
+    "cyclic": "cyclic",
     "unpicklable": "one and 2",
     "empty": "OddError",
     "frozen": "404",
@@ -425,13 +425,13 @@ TEXTS = {
     attempts=st.integers(1, 2),
     how=st.sampled_from(["run", "stream", "ordered", "feed"]),
 )
-def test_any_exception_is_a_failure_like_others(
+def test_any_exception_is_an_ordinary_failure(
     backend: str, schedule: list[Decision], names: list[str], scope: str, attempts: int, how: str
 ) -> None:
-    # As users have them: stamina's own log of retries is told of each.
+    # The default hooks, as for users: stamina logs each retry.
     stamina.instrumentation.set_on_retry_hooks(None)
     raised: dict[int, list[Exception]] = {number: [] for number in range(len(names))}
-    heard: list[Any] = []
+    calls: list[Any] = []
 
     async def fail(number: int) -> int:
         await checkpoint()
@@ -440,16 +440,16 @@ def test_any_exception_is_a_failure_like_others(
         raised[number].append(MAKERS[names[number]]())
         raise raised[number][-1]
 
-    def tell(item_id: int, error: Exception, payload: Any) -> None:
-        heard.append((item_id, error))
+    def record(item_id: int, error: Exception, payload: Any) -> None:
+        calls.append((item_id, error))
 
-    tracker = StatusTracker(on_failure=tell)
+    tracker = StatusTracker(on_failure=record)
     stage = Stage("A", 2, [fail], policy(scope, attempts), queue_capacity=1)
     pipeline = Pipeline([stage, Stage("B", 1, [same])], status_tracker=tracker)
     count = len(names) + 1
 
     async def main() -> None:
-        async with no_task_left():
+        async with no_leaked_tasks():
             if how == "run":
                 results = await pipeline.run(range(count))
                 assert results.values == [count - 1]
@@ -479,17 +479,17 @@ def test_any_exception_is_a_failure_like_others(
         assert failed.error_type == type(failed.exception).__name__
         assert failed.attempts == attempts
         assert TEXTS[name] in str(failed.as_exception())
-        # Without the exception itself, the report of it goes through any pickle.
+        # Without the exception itself, every failure can be pickled.
         report = attrs.evolve(failed, exception=None)
         assert pickle.loads(pickle.dumps(report)).error == TEXTS[name]
-    assert all(error is raised[item_id][-1] for item_id, error in heard)
-    assert len(heard) == len(names)
+    assert all(error is raised[item_id][-1] for item_id, error in calls)
+    assert len(calls) == len(names)
     assert tracker.callback_errors == 0
 
 
 @dataclass(frozen=True)
 class FrozenError(Exception):
-    """Lets nobody set anything."""
+    """An exception whose attributes cannot be set."""
 
     code: int
 
@@ -507,7 +507,7 @@ async def test_a_retry_hook_may_raise_any_exception(scope: Any) -> None:
     results = await Pipeline([stage]).run(range(3))
     for failed in results.failures:
         assert failed.exception == FrozenError(404)
-        # With its occasion.
+        # The exception of the task is its context.
         assert isinstance(failed.exception.__context__, OddError)
     assert [failed.value for failed in results.failures] == [0, 1, 2]
 
@@ -515,9 +515,9 @@ async def test_a_retry_hook_may_raise_any_exception(scope: Any) -> None:
 @row(22, ERRORS)
 @pytest.mark.virtual_time
 @pytest.mark.parametrize("scope", ["task", "stage"])
-@pytest.mark.parametrize("watched", [False, True])
-async def test_a_stream_keeps_no_exception(scope: str, watched: bool) -> None:
-    """One that holds itself is freed by the next collection, while the stream goes on."""
+@pytest.mark.parametrize("tracked", [False, True])
+async def test_a_stream_keeps_no_reference_to_exceptions(scope: str, tracked: bool) -> None:
+    """A cyclic exception is freed by the next garbage collection, while the stream continues."""
     alive: list[weakref.ref[Exception]] = []
 
     async def fail(value: int) -> int:
@@ -528,13 +528,13 @@ async def test_a_stream_keeps_no_exception(scope: str, watched: bool) -> None:
 
     stage = Stage("A", 1, [fail], policy(scope, attempts=3), queue_capacity=0)
     tracker = StatusTracker(on_failure=lambda *args: None)
-    pipeline = Pipeline([stage], status_tracker=tracker if watched else None)
+    pipeline = Pipeline([stage], status_tracker=tracker if tracked else None)
     async with pipeline.stream(range(9), buffer_size=0) as results:
         for before in range(4):
             assert (await anext(results)).error is not None
-            # A tracker is what remembers, until it is told to forget.
+            # A tracker keeps failures until it is cleared.
             tracker.clear()
             gc.collect()
-            # The worker may have what was taken just now still in hand, but none from before.
+            # The worker may still refer to exceptions of the latest item, but not of earlier items.
             freed = [reference() is None for reference in alive[: 3 * before]]
             assert freed == [True] * 3 * before

@@ -1,4 +1,4 @@
-"""Rows 11 and 14-16: what tasks may raise, what becomes of it, and how often it is tried again."""
+"""Rows 11 and 14-16: what tasks may raise, how it is reported, and how often it is retried."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from antflow import Pipeline, RetryPolicy, Stage
 from antflow.testing import Decision, explore
-from faults.kit import both, explored, no_task_left, row
+from faults.kit import both_backends, explored, no_leaked_tasks, row
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup, ExceptionGroup
@@ -39,7 +39,7 @@ async def same(value: Any) -> Any:
 # ---- row 11
 
 
-async def raise_a_cancellation_of_long_ago() -> None:
+async def raise_an_old_cancellation() -> None:
     kept: BaseException | None = None
     with CancelScope() as scope:
         scope.cancel()
@@ -56,13 +56,13 @@ async def raise_a_cancellation_of_long_ago() -> None:
         del kept
 
 
-async def await_what_was_cancelled() -> None:
+async def await_a_cancelled_future() -> None:
     future = asyncio.get_running_loop().create_future()
     future.cancel()
     await future
 
 
-async def await_a_task_that_is_cancelled() -> None:
+async def await_a_cancelled_task() -> None:
     task = asyncio.ensure_future(asyncio.Event().wait())
     await checkpoint()
     task.cancel()
@@ -79,16 +79,16 @@ async def raise_a_group_with_a_cancellation() -> None:
 
 STRAYS: dict[str, list[Callable[[], Awaitable[None]]]] = {
     "asyncio": [
-        raise_a_cancellation_of_long_ago,
-        await_what_was_cancelled,
-        await_a_task_that_is_cancelled,
+        raise_an_old_cancellation,
+        await_a_cancelled_future,
+        await_a_cancelled_task,
         raise_cancelled_error,
         raise_a_group_with_a_cancellation,
     ],
-    "trio": [raise_a_cancellation_of_long_ago],
+    "trio": [raise_an_old_cancellation],
 }
 
-ANYTHING = "Whatever a task raises: its item fails or the run ends with it, and never in silence"
+ANYTHING = "Whatever a task raises either fails its item or is raised by the run; nothing is lost"
 
 
 @row(11, ANYTHING)
@@ -109,10 +109,10 @@ def test_a_cancellation_of_something_else_fails_its_item_only(
     pipeline = Pipeline([Stage("A", workers, [task], policy), Stage("B", 2, [same])])
 
     async def main() -> None:
-        async with no_task_left():
+        async with no_leaked_tasks():
             results = await pipeline.run(range(8))
         assert results.values == [0, 2, 3, 5, 6]
-        # No Exception, so it is not tried again.
+        # A cancellation is not an `Exception`, so it is not retried.
         found = sorted((failed.value, failed.attempts) for failed in results.failures)
         assert found == [(1, 1), (4, 1), (7, 1)]
 
@@ -123,7 +123,7 @@ def test_a_cancellation_of_something_else_fails_its_item_only(
 @explored(
     2, odd=st.sampled_from([StopIteration, StopAsyncIteration]), scope=scopes, workers=workers
 )
-def test_what_ends_an_iteration_fails_its_item_only(
+def test_stop_iteration_fails_its_item_only(
     backend: str, schedule: list[Decision], odd: type[Exception], scope: Any, workers: int
 ) -> None:
     async def task(value: int) -> int:
@@ -134,11 +134,11 @@ def test_what_ends_an_iteration_fails_its_item_only(
 
     policy = RetryPolicy(scope=scope, attempts=2, wait_initial=1)
     pipeline = Pipeline([Stage("A", workers, [task], policy), Stage("B", 2, [same])])
-    # Python itself lets no StopIteration out of a coroutine.
+    # Python converts a StopIteration that leaves a coroutine.
     name = "RuntimeError" if odd is StopIteration else "StopAsyncIteration"
 
     async def main() -> None:
-        async with no_task_left():
+        async with no_leaked_tasks():
             results = await pipeline.run(range(8))
         assert results.values == [0, 2, 3, 5, 6]
         found = sorted((item.value, item.attempts, item.error_type) for item in results.failures)
@@ -148,7 +148,7 @@ def test_what_ends_an_iteration_fails_its_item_only(
 
 
 @row(11, ANYTHING)
-async def test_what_ends_an_iteration_fails_its_item_only_in_a_thread_too() -> None:
+async def test_stop_iteration_in_a_thread_fails_its_item_only() -> None:
     def task(value: int) -> int:
         if value == 1:
             raise StopIteration
@@ -162,14 +162,14 @@ async def test_what_ends_an_iteration_fails_its_item_only_in_a_thread_too() -> N
 
 FATAL: dict[str, list[BaseException]] = {
     "asyncio": [Fatal("mine"), GeneratorExit("mine")],
-    # To trio, the cancellation of asyncio is one exception among others.
+    # To trio, asyncio's CancelledError is an ordinary BaseException.
     "trio": [Fatal("mine"), GeneratorExit("mine"), asyncio.CancelledError("mine")],
 }
 
 
 @row(11, ANYTHING)
 @explored(2, which=st.integers(0, 2), scope=scopes, workers=workers, in_first=st.booleans())
-def test_what_is_no_exception_ends_the_run_as_itself(
+def test_a_base_exception_ends_the_run_and_is_raised_as_itself(
     backend: str, schedule: list[Decision], which: int, scope: Any, workers: int, in_first: bool
 ) -> None:
     fatal = FATAL[backend][which % len(FATAL[backend])]
@@ -191,7 +191,7 @@ def test_what_is_no_exception_ends_the_run_as_itself(
     )
 
     async def main() -> None:
-        async with no_task_left():
+        async with no_leaked_tasks():
             with pytest.raises(type(fatal)) as raised:
                 await pipeline.run(range(8))
         assert raised.value is fatal
@@ -206,9 +206,9 @@ def test_what_is_no_exception_ends_the_run_as_itself(
 
 
 @row(11, ANYTHING)
-@both
-def test_a_task_may_end_the_program(backend: str) -> None:
-    """In the plain order: asyncio lets it through the loop at once, wherever other tasks are."""
+@both_backends
+def test_a_task_may_exit_the_program(backend: str) -> None:
+    """Not explored: asyncio raises SystemExit from the loop without waiting for loop tasks."""
 
     async def task(value: int) -> int:
         await checkpoint()
@@ -226,10 +226,12 @@ def test_a_task_may_end_the_program(backend: str) -> None:
 
 # ---- row 14
 
+FATAL_ERRORS = "One fatal error is raised as itself, with its traceback; several in one flat group"
 
-@row(14, "One fatal error: itself, with its traceback, in no group; several: one flat group")
+
+@row(14, FATAL_ERRORS)
 @explored(2, workers=workers, busy=st.integers(0, 2))
-def test_one_fatal_error_comes_out_with_its_own_traceback(
+def test_one_fatal_error_is_raised_with_its_own_traceback(
     backend: str, schedule: list[Decision], workers: int, busy: int
 ) -> None:
     fatal = Fatal("mine")
@@ -251,7 +253,7 @@ def test_one_fatal_error_comes_out_with_its_own_traceback(
     pipeline = Pipeline([Stage("A", workers, [task]), Stage("B", 1 + busy, [wait])])
 
     async def main() -> None:
-        async with no_task_left():
+        async with no_leaked_tasks():
             with pytest.raises(Fatal) as raised:
                 await pipeline.run(range(8))
             assert raised.value is fatal
@@ -263,9 +265,9 @@ def test_one_fatal_error_comes_out_with_its_own_traceback(
     fatal.__traceback__ = None
 
 
-@row(14, "One fatal error: itself, with its traceback, in no group; several: one flat group")
+@row(14, FATAL_ERRORS)
 @explored(2, count=st.integers(2, 4), nested=st.booleans())
-def test_several_fatal_errors_come_out_in_one_flat_group(
+def test_several_fatal_errors_are_raised_in_one_flat_group(
     backend: str, schedule: list[Decision], count: int, nested: bool
 ) -> None:
     inside = 0
@@ -290,7 +292,7 @@ def test_several_fatal_errors_come_out_in_one_flat_group(
     async def main() -> None:
         nonlocal all_inside
         all_inside = anyio.Event()
-        async with no_task_left():
+        async with no_leaked_tasks():
             with pytest.raises(BaseExceptionGroup) as raised:
                 await pipeline.run(range(count))
         group = raised.value
@@ -303,10 +305,12 @@ def test_several_fatal_errors_come_out_in_one_flat_group(
 
 # ---- row 15
 
+GROUPS = "Exception groups: retried if every exception in them would be, otherwise kept whole"
 
-@row(15, "Groups of exceptions: tried again if each of theirs would be, kept whole if not")
+
+@row(15, GROUPS)
 @explored(2, scope=scopes, workers=workers)
-def test_a_group_is_tried_again_if_each_of_its_errors_would_be(
+def test_a_group_is_retried_if_every_exception_in_it_would_be(
     backend: str, schedule: list[Decision], scope: Any, workers: int
 ) -> None:
     attempts: dict[int, int] = defaultdict(int)
@@ -331,7 +335,7 @@ def test_a_group_is_tried_again_if_each_of_its_errors_would_be(
     pipeline = Pipeline([Stage("A", workers, [task], policy), Stage("B", 1, [same])])
 
     async def main() -> None:
-        async with no_task_left():
+        async with no_leaked_tasks():
             results = await pipeline.run(range(6))
         assert results.values == [0, 1, 2, 3, 5]
         (failed,) = results.failures
@@ -348,23 +352,23 @@ def test_a_group_is_tried_again_if_each_of_its_errors_would_be(
 
 # ---- row 16
 
-EXACT = "Retries: exact counts, none after success, exact waits in virtual time"
+EXACT = "Retries: exact numbers of attempts, none after a success, exact waits in virtual time"
 
 
-class Tries:
+class FailingTask:
     """
-    A task that fails as often as it is told, and knows when it was tried.
+    A task that fails a given number of times, and records the time of each attempt.
 
     Args:
-        failures: By value, how often it fails.
+        failures: How often the task fails for each value; the index is the value.
     """
 
     def __init__(self, failures: list[int]) -> None:
         self.failures = failures
-        self.begun: dict[int, list[float]] = defaultdict(list)
+        self.started: dict[int, list[float]] = defaultdict(list)
 
     async def __call__(self, value: int) -> int:
-        times = self.begun[value]
+        times = self.started[value]
         times.append(anyio.current_time())
         await checkpoint()
         if len(times) <= self.failures[value]:
@@ -372,7 +376,7 @@ class Tries:
         return value
 
     def check_counts(self, results: Any, attempts: int) -> None:
-        counts = [len(self.begun[value]) for value in range(len(self.failures))]
+        counts = [len(self.started[value]) for value in range(len(self.failures))]
         assert counts == [min(failures + 1, attempts) for failures in self.failures]
         expected = [value for value, count in enumerate(self.failures) if count < attempts]
         assert results.values == expected
@@ -388,7 +392,7 @@ class Tries:
     workers=workers,
     capacity=st.integers(0, 2),
 )
-def test_each_item_is_tried_until_it_succeeds_and_no_further(
+def test_each_item_is_attempted_until_it_succeeds_and_no_longer(
     backend: str,
     schedule: list[Decision],
     failures: list[int],
@@ -397,14 +401,14 @@ def test_each_item_is_tried_until_it_succeeds_and_no_further(
     workers: int,
     capacity: int,
 ) -> None:
-    task = Tries(failures)
+    task = FailingTask(failures)
     policy = RetryPolicy(scope=scope, attempts=attempts, wait_initial=1, wait_jitter=0)
     pipeline = Pipeline([Stage("A", workers, [task, same], policy, queue_capacity=capacity)])
 
     async def main() -> None:
-        async with no_task_left():
+        async with no_leaked_tasks():
             task.check_counts(await pipeline.run(range(len(failures))), attempts)
-        for times in task.begun.values():
+        for times in task.started.values():
             for number, (sooner, later) in enumerate(pairwise(times)):
                 assert later - sooner >= 2**number
 
@@ -412,10 +416,10 @@ def test_each_item_is_tried_until_it_succeeds_and_no_further(
 
 
 @row(16, EXACT)
-@both
+@both_backends
 @pytest.mark.parametrize("scope", ["task", "stage"])
 def test_waits_between_attempts_are_exact(backend: str, scope: Any) -> None:
-    task = Tries([0, 1, 2, 3, 4, 5])
+    task = FailingTask([0, 1, 2, 3, 4, 5])
     policy = RetryPolicy(
         scope=scope, attempts=5, wait_initial=8, wait_exp_base=4, wait_max=300, wait_jitter=0
     )
@@ -426,16 +430,16 @@ def test_waits_between_attempts_are_exact(backend: str, scope: Any) -> None:
 
     explore(main, backend=backend)
     waits = [8, 32, 128, 300]
-    for value, times in task.begun.items():
+    for value, times in task.started.items():
         between = [later - sooner for sooner, later in pairwise(times)]
         assert between == waits[:value]
 
 
 @row(16, EXACT)
-@both
+@both_backends
 @pytest.mark.parametrize("scope", ["task", "stage"])
-def test_waits_that_a_hook_asks_for_are_exact(backend: str, scope: Any) -> None:
-    task = Tries([3, 3, 3])
+def test_waits_that_a_hook_returns_are_exact(backend: str, scope: Any) -> None:
+    task = FailingTask([3, 3, 3])
     policy = RetryPolicy(
         scope=scope, attempts=4, on=lambda error: 3600 * error.args[0], wait_jitter=0
     )
@@ -445,5 +449,5 @@ def test_waits_that_a_hook_asks_for_are_exact(backend: str, scope: Any) -> None:
         task.check_counts(await pipeline.run(range(3)), attempts=4)
 
     explore(main, backend=backend)
-    for value, times in task.begun.items():
+    for value, times in task.started.items():
         assert times == [3600 * value * number for number in range(4)]

@@ -13,7 +13,7 @@ async def process(x: str) -> str:
     return x.upper()
 
 
-async def test_items_flow_from_one_stage_to_the_next_and_results_come_from_the_last() -> None:
+async def test_items_pass_through_the_stages_and_results_come_from_the_last_stage() -> None:
     pipeline = Pipeline(
         stages=[
             Stage(name="Fetch", workers=3, tasks=[fetch]),

@@ -20,13 +20,13 @@ async def test_a_pipeline_is_a_context_manager() -> None:
     assert len(results) == 3
 
 
-async def test_an_error_in_the_body_comes_out_as_itself() -> None:
+async def test_an_exception_of_the_body_propagates_as_itself() -> None:
     with pytest.raises(KeyError):
         async with Pipeline([Stage("Fetch", 2, [fetch])]):
             raise KeyError
 
 
-async def test_leaving_the_context_early_leaves_nothing_running() -> None:
+async def test_cancelling_the_block_leaves_no_loop_task_running() -> None:
     async def forever(x: Any) -> None:
         await anyio.sleep_forever()
 

@@ -16,18 +16,18 @@ async def process(x: str) -> str:
 
 
 async def test_the_workers_of_a_stage_run_in_parallel() -> None:
-    all_in = anyio.Event()
-    inside = 0
+    all_running = anyio.Event()
+    running = 0
 
-    async def meet(x: int) -> int:
-        nonlocal inside
-        inside += 1
-        if inside == 5:
-            all_in.set()
-        await all_in.wait()
+    async def wait_for_all(x: int) -> int:
+        nonlocal running
+        running += 1
+        if running == 5:
+            all_running.set()
+        await all_running.wait()
         return x
 
-    assert len(await Pipeline([Stage("Meet", workers=5, tasks=[meet])]).run(range(5))) == 5
+    assert len(await Pipeline([Stage("Meet", workers=5, tasks=[wait_for_all])]).run(range(5))) == 5
 
 
 async def test_status_is_tracked_when_a_tracker_is_configured() -> None:

@@ -9,7 +9,7 @@ from antflow import Pipeline, Stage, StatusEvent, StatusTracker
 pytestmark = pytest.mark.virtual_time
 
 
-async def test_failures_are_in_the_tracker_and_in_the_metadata_of_events() -> None:
+async def test_failures_are_in_the_tracker_and_in_event_metadata() -> None:
     async def risky_task(x: int) -> int:
         if x % 2:
             raise ValueError(f"odd {x}")
@@ -34,7 +34,7 @@ async def test_failures_are_in_the_tracker_and_in_the_metadata_of_events() -> No
     assert sorted(errors) == ["Item 1 failed: odd 1", "Item 3 failed: odd 3"]
 
 
-async def test_an_item_that_failed_does_not_stop_the_others() -> None:
+async def test_a_failing_item_does_not_stop_the_others() -> None:
     async def risky_task(x: int) -> float:
         return 1 / x
 

@@ -23,24 +23,24 @@ async def data_generator() -> AsyncIterator[int]:
         yield i
 
 
-async def test_a_synchronous_iterable() -> None:
+async def test_run_accepts_a_synchronous_iterable() -> None:
     items = list(range(100))
     assert (await Pipeline([Stage("A", 3, [same])]).run(items)).values == items
 
 
-async def test_an_async_iterable_by_run() -> None:
+async def test_run_accepts_an_async_iterable() -> None:
     results = await Pipeline([Stage("A", 3, [same])]).run(data_generator())
     assert results.values == list(range(100))
 
 
-async def test_an_async_iterable_by_feed_async_leaves_the_outcome_with_the_pipeline() -> None:
+async def test_feed_async_stores_the_outcomes_in_the_pipeline() -> None:
     pipeline = Pipeline([Stage("A", 3, [same])])
     await pipeline.feed_async(data_generator())
     assert pipeline.results.values == list(range(100))
     assert pipeline.failures == []
 
 
-async def test_dicts_bring_ids_of_their_own() -> None:
+async def test_dicts_may_contain_ids() -> None:
     items = [
         {"id": "user_1", "value": {"name": "Alice"}},
         {"id": "user_2", "value": {"name": "Bob"}},

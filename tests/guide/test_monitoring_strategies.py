@@ -15,19 +15,19 @@ async def work(x: int) -> int:
     return x
 
 
-async def test_callbacks_react_to_status_changes_immediately() -> None:
-    began = anyio.current_time()
-    told: list[tuple[str, float]] = []
+async def test_callbacks_are_called_at_each_status_change() -> None:
+    started = anyio.current_time()
+    received: list[tuple[str, float]] = []
 
     async def on_status_change(event: StatusEvent) -> None:
-        told.append((event.status, round(anyio.current_time() - began, 6)))
+        received.append((event.status, round(anyio.current_time() - started, 6)))
 
     tracker = StatusTracker(on_status_change=on_status_change)
     await Pipeline(stages=[Stage("A", 1, [work])], status_tracker=tracker).run([1])
-    assert told == [("queued", 0), ("in_progress", 0), ("completed", 1)]
+    assert received == [("queued", 0), ("in_progress", 0), ("completed", 1)]
 
 
-async def test_a_loop_can_poll_the_statistics_while_a_run_is_on() -> None:
+async def test_a_loop_can_poll_statistics_during_a_run() -> None:
     seen: list[PipelineStats] = []
     pipeline = Pipeline([Stage("A", 2, [work]), Stage("B", 1, [work])])
 
@@ -49,7 +49,7 @@ async def test_a_loop_can_poll_the_statistics_while_a_run_is_on() -> None:
         )
 
 
-async def test_a_loop_can_poll_snapshots_of_all_there_is() -> None:
+async def test_a_loop_can_poll_dashboard_snapshots() -> None:
     pipeline = Pipeline([Stage("A", 2, [work])])
     async with anyio.create_task_group() as group:
         group.start_soon(pipeline.run, range(4))
@@ -58,5 +58,5 @@ async def test_a_loop_can_poll_snapshots_of_all_there_is() -> None:
     assert [state.status for state in snapshot.worker_states.values()] == ["busy", "busy"]
     assert {state.current_item_id for state in snapshot.worker_states.values()} == {0, 1}
     assert snapshot.pipeline_stats.items_in_flight == 4
-    # It was a copy: the run that went on did not change it.
+    # The snapshot is a copy: the rest of the run did not change it.
     assert pipeline.get_stats().items_in_flight == 0

@@ -30,7 +30,7 @@ async def test_each_task_retries_independently() -> None:
     assert calls == {"first": 1, "second": 3}
 
 
-async def test_task_wait_seconds_is_the_time_between_two_attempts() -> None:
+async def test_task_wait_seconds_is_the_delay_between_attempts() -> None:
     times: list[float] = []
 
     async def fetch(x: int) -> int:
@@ -42,7 +42,7 @@ async def test_task_wait_seconds_is_the_time_between_two_attempts() -> None:
     assert [round(time - times[0], 6) for time in times] == [0, 2, 4]
 
 
-async def test_if_a_task_fails_after_all_retries_the_stage_fails_for_that_item() -> None:
+async def test_an_item_fails_when_all_attempts_of_a_task_have_failed() -> None:
     async def fail_two(x: int) -> int:
         if x == 2:
             raise ConnectionError
@@ -56,7 +56,7 @@ async def test_if_a_task_fails_after_all_retries_the_stage_fails_for_that_item()
     assert [event.item_id for event in tracker.get_by_status("failed")] == [2]
 
 
-async def test_per_stage_all_tasks_of_the_stage_are_retried_on_any_failure() -> None:
+async def test_per_stage_any_failure_retries_all_tasks_of_the_stage() -> None:
     calls: Counter[str] = Counter()
 
     async def begin_transaction(x: int) -> int:
@@ -84,7 +84,7 @@ async def test_per_stage_all_tasks_of_the_stage_are_retried_on_any_failure() -> 
     assert calls == {"begin": 3, "update": 3, "commit": 1}
 
 
-async def test_an_item_that_is_requeued_at_the_beginning_of_its_stage_lets_others_proceed() -> None:
+async def test_per_stage_other_items_proceed_during_a_back_off() -> None:
     order: list[int] = []
     failed = False
 
@@ -102,7 +102,7 @@ async def test_an_item_that_is_requeued_at_the_beginning_of_its_stage_lets_other
     assert results.values == [0, 1, 2, 3, 4]
 
 
-async def test_stage_attempts_is_the_maximum_for_the_entire_stage() -> None:
+async def test_stage_attempts_limits_the_attempts_of_the_whole_stage() -> None:
     calls = 0
 
     async def task(x: int) -> int:

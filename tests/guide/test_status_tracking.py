@@ -32,7 +32,7 @@ async def test_get_stats_counts_completed_and_failed() -> None:
 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
-async def test_on_status_change_is_told_of_every_change(kind: str) -> None:
+async def test_on_status_change_is_called_for_every_change(kind: str) -> None:
     lines: list[str] = []
 
     def on_status_change(event: StatusEvent) -> None:
@@ -67,14 +67,14 @@ async def test_the_four_task_events_and_their_fields() -> None:
         on_task_fail=events["fail"].append,
     )
     await Pipeline([stage()], status_tracker=tracker).run([1, 3])
-    assert {kind: len(told) for kind, told in events.items()} == {
+    assert {kind: len(received) for kind, received in events.items()} == {
         "start": 3,
         "complete": 1,
         "retry": 1,
         "fail": 1,
     }
-    for kind, told in events.items():
-        for event in told:
+    for kind, received in events.items():
+        for event in received:
             assert event.event_type == kind
             assert (event.stage, event.task_name) == ("ProcessStage", "risky")
             assert event.worker.startswith("ProcessStage-W")
@@ -86,14 +86,14 @@ async def test_the_four_task_events_and_their_fields() -> None:
     assert (retry.item_id, retry.attempt, fail.attempt) == (1, 1, 2)
 
 
-async def test_the_snippet_with_limits_and_value_callbacks_on_the_tracker() -> None:
+async def test_a_tracker_with_concurrency_limits_and_value_callbacks() -> None:
     running = 0
-    most = 0
+    maximum = 0
 
     async def fetch_data(x: int) -> int:
-        nonlocal running, most
+        nonlocal running, maximum
         running += 1
-        most = max(most, running)
+        maximum = max(maximum, running)
         for _ in range(20):
             await checkpoint()
         running -= 1
@@ -125,12 +125,12 @@ async def test_the_snippet_with_limits_and_value_callbacks_on_the_tracker() -> N
         task_wait_seconds=0,
     )
     await Pipeline(stages=[etl], status_tracker=tracker).run(range(100))
-    assert most == 5
+    assert maximum == 5
     assert sorted(succeeded) == [(x, x) for x in range(100) if x != 3]
     assert failed == [(3, "three")]
 
 
-async def test_a_worker_that_waits_for_a_limit_keeps_its_slot() -> None:
+async def test_an_item_that_waits_for_a_limit_is_in_progress() -> None:
     gate = anyio.Event()
 
     async def fetch_data(x: int) -> int:
@@ -146,7 +146,7 @@ async def test_a_worker_that_waits_for_a_limit_keeps_its_slot() -> None:
         gate.set()
 
 
-async def test_items_can_be_queried() -> None:
+async def test_the_status_of_an_item_can_be_queried() -> None:
     tracker = StatusTracker()
     await Pipeline([stage()], status_tracker=tracker).run(range(5))
     status = tracker.get_status(item_id=4)
@@ -160,7 +160,7 @@ async def test_items_can_be_queried() -> None:
     assert [event.timestamp for event in history] == sorted(e.timestamp for e in history)
 
 
-async def test_the_status_tells_the_stage_that_failed_and_details_of_the_failure() -> None:
+async def test_the_status_of_a_failed_item_has_its_stage_and_error() -> None:
     tracker = StatusTracker()
     await Pipeline([stage()], status_tracker=tracker).run([3])
     event = tracker.get_status(0)

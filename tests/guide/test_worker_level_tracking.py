@@ -31,14 +31,14 @@ async def test_workers_have_unique_ids_from_0_to_n_minus_1() -> None:
     assert pipeline.get_worker_names() == {"A": ["A-W0", "A-W1", "A-W2", "A-W3"]}
 
 
-async def test_utilisation_and_balance_can_be_worked_out_from_the_metrics() -> None:
+async def test_utilization_and_balance_can_be_computed_from_the_metrics() -> None:
     pipeline = Pipeline([Stage("A", 4, [work])])
     await pipeline.run(range(8))
     metrics = pipeline.get_worker_metrics().values()
-    assert [one.items_processed for one in metrics] == [2, 2, 2, 2]
+    assert [worker.items_processed for worker in metrics] == [2, 2, 2, 2]
 
 
-async def test_errors_can_be_told_by_worker() -> None:
+async def test_errors_can_be_grouped_by_worker() -> None:
     async def fail(x: int) -> int:
         await anyio.sleep(1)
         raise ValueError
@@ -48,4 +48,4 @@ async def test_errors_can_be_told_by_worker() -> None:
     await pipeline.run(range(4))
     by_worker = sorted(str(event.worker) for event in tracker.get_by_status("failed"))
     assert by_worker == ["A-W0", "A-W0", "A-W1", "A-W1"]
-    assert [one.items_failed for one in pipeline.get_worker_metrics().values()] == [2, 2]
+    assert [worker.items_failed for worker in pipeline.get_worker_metrics().values()] == [2, 2]

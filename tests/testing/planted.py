@@ -1,7 +1,7 @@
 """
-Bugs to plant in the engine. Each function is named after its bug and plants it by a monkeypatch.
+Bugs to plant in the engine: each function is named after a bug, and plants it by monkeypatching.
 
-Most of them change a line of the engine's source, as a mistake in writing it would.
+Most of them change one line of the engine's source, as a programming mistake would.
 """
 
 from __future__ import annotations
@@ -18,14 +18,13 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from antflow._api.result_stream import ResultStream
-from antflow._events.publishing import announce
 from antflow._model.results import Results
 from antflow._run.feeder import Feeder
+from antflow._run.outbox import Outbox
 from antflow._state.lifecycle import Completion
 from antflow._state.result_store import ResultStore
 from antflow._workers import outcomes, worker_loop
 from antflow._workers.outlets import StreamOutlet
-from antflow._workers.pool import Pool
 from antflow._workers.queues import PriorityHeap, PriorityInlet, SlotQueue
 from antflow._workers.result_sink import ResultSink
 from antflow._workers.scaling import Scaling
@@ -45,11 +44,11 @@ def edit(patch: Patch, function: Any, changes: dict[str, str]) -> None:
     patch.setattr(function, "__code__", names[function.__name__].__code__)
 
 
-def forget_failures(patch: Patch) -> None:
+def drop_failures(patch: Patch) -> None:
     patch.setattr(ResultStore, "fail", lambda self, failed: None)
 
 
-def deliver_some_results_twice(patch: Patch) -> None:
+def return_some_results_twice(patch: Patch) -> None:
     keep = ResultStore.keep
 
     def twice(self: ResultStore, record: Any) -> None:
@@ -60,37 +59,33 @@ def deliver_some_results_twice(patch: Patch) -> None:
     patch.setattr(ResultStore, "keep", twice)
 
 
-def keep_results_in_order_of_arrival(patch: Patch) -> None:
+def return_results_in_order_of_completion(patch: Patch) -> None:
     keep, results = ResultStore.keep, ResultStore.results
-    arrivals: WeakKeyDictionary[ResultStore, list[int]] = WeakKeyDictionary()
+    completed: WeakKeyDictionary[ResultStore, list[int]] = WeakKeyDictionary()
 
-    def arrive(self: ResultStore, record: Any) -> None:
+    def keep_and_note(self: ResultStore, record: Any) -> None:
         keep(self, record)
-        arrivals.setdefault(self, []).append(record.sequence_id)
+        completed.setdefault(self, []).append(record.sequence_id)
 
-    def as_they_came(self: ResultStore) -> Results:
+    def in_order_of_completion(self: ResultStore) -> Results:
         made = {result.sequence_id: result for result in results(self)}
-        return Results((made[number] for number in arrivals.pop(self, [])), self.failures)
+        return Results((made[number] for number in completed.pop(self, [])), self.failures)
 
-    patch.setattr(ResultStore, "keep", arrive)
-    patch.setattr(ResultStore, "results", as_they_came)
+    patch.setattr(ResultStore, "keep", keep_and_note)
+    patch.setattr(ResultStore, "results", in_order_of_completion)
 
 
-def publish_after_sending(patch: Patch) -> None:
-    async def send_and_announce(record: Any, pool: Pool) -> None:
-        await pool.queue.inlet.send(record)
-        await announce(pool.services.bus, "queued", record, pool.name, None)
-
+def publish_queued_after_sending(patch: Patch) -> None:
     changes = {
         "if self._bus.status_subscriptions:": "if False:",
-        "inlet.send_nowait(record)": "raise WouldBlock",
-        "inlet.send(record)": "send_and_announce(record, pool)",
+        "pool.queue.inlet.send_nowait(record)": "raise WouldBlock",
     }
-    patch.setattr("antflow._run.feeder.send_and_announce", send_and_announce, raising=False)
     edit(patch, Feeder._admit, changes)
+    announcing = "await announce(services.bus, 'queued', record, self.pool.name, None)"
+    edit(patch, Outbox._send_all, {"self.unsent.popleft()": f"self.unsent.popleft(); {announcing}"})
 
 
-def let_the_last_go_first(patch: Patch) -> None:
+def start_items_in_lifo_order(patch: Patch) -> None:
     def push(self: PriorityHeap, record: Any) -> None:
         arrival = next(self._arrivals)
         heapq.heappush(self._heap, (record.priority - arrival, arrival, record))
@@ -98,7 +93,7 @@ def let_the_last_go_first(patch: Patch) -> None:
     patch.setattr(PriorityHeap, "push", push)
 
 
-def start_a_worker_too_many(patch: Patch) -> None:
+def start_one_worker_too_many(patch: Patch) -> None:
     count = Scaling.__attrs_post_init__
 
     def count_one_too_many(self: Scaling) -> None:
@@ -108,7 +103,7 @@ def start_a_worker_too_many(patch: Patch) -> None:
     patch.setattr(Scaling, "__attrs_post_init__", count_one_too_many)
 
 
-def forget_the_bounds(patch: Patch) -> None:
+def make_queues_unbounded(patch: Patch) -> None:
     def unbounded(capacity: float) -> Any:
         return anyio.create_memory_object_stream[Any](math.inf)
 
@@ -119,7 +114,7 @@ def forget_the_bounds(patch: Patch) -> None:
     patch.setattr("antflow._workers.queues.create_memory_object_stream", Streams)
 
 
-def give_one_more_place_for_each_retry(patch: Patch) -> None:
+def add_a_slot_for_each_retry(patch: Patch) -> None:
     requeue = SlotQueue.requeue
 
     def add_and_requeue(self: SlotQueue, item: Any) -> None:
@@ -129,7 +124,7 @@ def give_one_more_place_for_each_retry(patch: Patch) -> None:
     patch.setattr(SlotQueue, "requeue", add_and_requeue)
 
 
-def free_the_place_of_an_item_that_backs_off(patch: Patch) -> None:
+def release_the_slot_during_back_off(patch: Patch) -> None:
     edit(
         patch,
         outcomes.back_off,
@@ -140,38 +135,38 @@ def free_the_place_of_an_item_that_backs_off(patch: Patch) -> None:
     )
 
 
-def close_the_next_stage_when_the_first_worker_leaves(patch: Patch) -> None:
+def close_the_next_queue_when_the_first_worker_retires(patch: Patch) -> None:
     edit(patch, worker_loop.work, {"if is_last and": "if"})
 
 
-def leave_although_nobody_else_is_idle(patch: Patch) -> None:
+def retire_the_last_idle_worker(patch: Patch) -> None:
     edit(patch, worker_loop.work, {"if scaling.idle >= 2:": "if worker.processed:"})
 
 
-def send_a_retry_twice(patch: Patch) -> None:
+def requeue_an_item_twice(patch: Patch) -> None:
     edit(patch, SlotQueue.requeue, {"(item)": "(item); self._stream.send_nowait(item)"})
 
 
-def read_one_item_more_than_the_window(patch: Patch) -> None:
+def exceed_the_window_by_one(patch: Patch) -> None:
     edit(patch, ResultSink.enter, {">= self.window": "> self.window"})
 
 
-def settle_twice(patch: Patch) -> None:
+def settle_each_item_twice(patch: Patch) -> None:
     edit(patch, Completion.settle, {"self.settled + 1": "self.settled + 2"})
 
 
-def never_settle_what_was_skipped(patch: Patch) -> None:
+def never_settle_skipped_items(patch: Patch) -> None:
     right = "await outlet.hand_over"
-    wrong = f"status == 'skipped' and outlet is pool.services.final or {right}"
+    wrong = f"status == 'skipped' and outlet is pool.services.final_outlet or {right}"
     edit(patch, outcomes.pass_on, {right: wrong})
 
 
-def leave_a_gap_in_the_order_for_what_failed(patch: Patch) -> None:
+def drop_failures_from_ordered_streams(patch: Patch) -> None:
     wrong = "None if self.sink.window else self.sink.put(record.result(error))"
     edit(patch, StreamOutlet.hand_over_failure, {"self.sink.put(record.result(error))": wrong})
 
 
-def send_the_ticket_before_the_record_stands_in_line(patch: Patch) -> None:
+def send_the_ticket_before_the_record_is_in_the_heap(patch: Patch) -> None:
     edit(
         patch,
         PriorityInlet.send,
@@ -182,32 +177,33 @@ def send_the_ticket_before_the_record_stands_in_line(patch: Patch) -> None:
     )
 
 
-def forget_to_wake_the_consumer(patch: Patch) -> None:
+def never_wake_the_consumer(patch: Patch) -> None:
     edit(patch, ResultSink.put, {"self.wake()": "pass"})
 
 
-def lose_what_a_cancelled_consumer_had_taken(patch: Patch) -> None:
-    edit(patch, ResultStream.__anext__, {"self._given += 1": "await checkpoint()"})
+def lose_the_result_of_a_cancelled_consumer(patch: Patch) -> None:
+    edit(patch, ResultStream.__anext__, {"self._since_yield += 1": "await checkpoint()"})
 
 
-def sleep_through_the_wake_up(patch: Patch) -> None:
+def miss_a_wakeup(patch: Patch) -> None:
     patch.setattr("antflow._workers.result_sink.checkpoint", checkpoint, raising=False)
     right = "if self._arrived is None:"
     edit(patch, ResultSink.wait, {right: f"await checkpoint()\n    {right}"})
 
 
-def stop_a_feeder_with_an_item_in_hand(patch: Patch) -> None:
-    edit(patch, Feeder.stop, {"if not self._sending:": "if True:"})
+def drop_the_unsent_items_of_a_stopped_feeder(patch: Patch) -> None:
+    right = "return not self._outbox.unsent"
+    edit(patch, Feeder.stop, {right: f"self._outbox.unsent.clear(); {right}"})
 
 
-def take_an_earlier_quiet_for_this_one(patch: Patch) -> None:
+def keep_the_idle_event_set_during_a_feed(patch: Patch) -> None:
     edit(patch, Completion.expect_feed, {"if self.is_open and": "if False and"})
 
 
-def take_a_cancellation_for_a_failure(patch: Patch) -> None:
+def treat_cancellations_as_failures(patch: Patch) -> None:
     patch.setattr("antflow._tasks.task_runner.is_item_failure", lambda error: True)
     patch.setattr("antflow._workers.worker_loop.is_item_failure", lambda error: True)
 
 
-def end_a_run_that_is_quiet_for_a_moment(patch: Patch) -> None:
-    edit(patch, Completion.check, {"if self.ends_when_idle:": "if True:"})
+def end_every_run_as_soon_as_it_is_idle(patch: Patch) -> None:
+    edit(patch, Completion.check_idle, {"if self.ends_when_idle:": "if True:"})

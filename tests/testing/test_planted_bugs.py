@@ -1,9 +1,10 @@
 """
 Bugs that are planted in the engine are found on each backend.
 
-Some are found by one run with many items and retries. The first item that shows the bug differs,
-since trio runs its tasks in random order. Nearly all are found by one property that users could
-write, under schedules that hypothesis draws. Some of these are not found in the default order.
+Some are found by a single run with many items and retries. Which item reveals the bug differs
+between runs, because trio runs its tasks in random order. Nearly all bugs are found by one property
+that users could write, under schedules that hypothesis draws; some are not found in the default
+order.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class FoundError(Exception):
 
 
 def check(backend: str, examples: int, *, default_order: bool = False) -> None:
-    """Check the property with up to *examples* draws, the same ones each time."""
+    """Check the property with up to *examples* draws, which are the same in each test run."""
     tried: list[Case] = []
     drawn = st.just([]) if default_order else schedules(gap=8, pause=60)
 
@@ -62,20 +63,22 @@ def check(backend: str, examples: int, *, default_order: bool = False) -> None:
 @pytest.mark.parametrize(
     ("plant", "message"),
     [
-        (planted.forget_failures, "P1 .*'failed', but it was not returned"),
-        (planted.deliver_some_results_twice, "P1 .*it was returned 2 times"),
-        (planted.keep_results_in_order_of_arrival, "P2 .*was returned after number"),
+        (planted.drop_failures, "P1 .*'failed', but it was not returned"),
+        (planted.return_some_results_twice, "P1 .*it was returned 2 times"),
+        (planted.return_results_in_order_of_completion, "P2 .*was returned after number"),
         (
-            planted.publish_after_sending,
+            planted.publish_queued_after_sending,
             "P3 .*: in_progress' (was the first event|followed .*)\\. Expected '[AB]: queued'",
         ),
-        (planted.let_the_last_go_first, "P4 .*it started before item"),
-        (planted.start_a_worker_too_many, "P5 .*Expected at most"),
-        (planted.forget_the_bounds, "P5 .*items are at the stage"),
-        (planted.give_one_more_place_for_each_retry, "P5 .*items are at the stage"),
+        (planted.start_items_in_lifo_order, "P4 .*it started before item"),
+        (planted.start_one_worker_too_many, "P5 .*Expected at most"),
+        (planted.make_queues_unbounded, "P5 .*items are at the stage"),
+        (planted.add_a_slot_for_each_retry, "P5 .*items are at the stage"),
     ],
 )
-async def test_bugs_are_found_by_a_run(plant: Plant, message: str, monkeypatch: Patch) -> None:
+async def test_bugs_are_found_by_a_single_run(
+    plant: Plant, message: str, monkeypatch: Patch
+) -> None:
     async def run() -> None:
         delays = slow(lambda value: value % 3)
         fails = failing(when=lambda value: value % 7 == 0)
@@ -96,39 +99,39 @@ async def test_bugs_are_found_by_a_run(plant: Plant, message: str, monkeypatch: 
         await run()
 
 
-# With a pattern of the error: a broken promise, a stuck run, or an exception of the engine.
+# Each with a pattern of its error: a broken promise, a deadlock, or an exception of the engine.
 BUGS = [
-    (planted.forget_failures, "P1"),
-    (planted.deliver_some_results_twice, "P1|IndexError"),
-    (planted.keep_results_in_order_of_arrival, "P2"),
-    (planted.publish_after_sending, "P3"),
-    (planted.let_the_last_go_first, "P4"),
-    (planted.start_a_worker_too_many, "P4|P5"),
-    (planted.forget_the_bounds, "P5"),
-    (planted.free_the_place_of_an_item_that_backs_off, "P5"),
-    (planted.close_the_next_stage_when_the_first_worker_leaves, "Closed"),
-    (planted.leave_although_nobody_else_is_idle, "Deadlock"),
-    (planted.send_a_retry_twice, "P3|RuntimeError|IndexError"),
-    (planted.read_one_item_more_than_the_window, "P5"),
-    (planted.settle_twice, "Deadlock|PipelineError|P1"),
-    (planted.never_settle_what_was_skipped, "Deadlock"),
-    (planted.leave_a_gap_in_the_order_for_what_failed, "Deadlock|P1"),
-    (planted.send_the_ticket_before_the_record_stands_in_line, "IndexError"),
-    (planted.forget_to_wake_the_consumer, "Deadlock"),
-    (planted.sleep_through_the_wake_up, "Deadlock"),
-    (planted.lose_what_a_cancelled_consumer_had_taken, "P1|P5"),
-    (planted.stop_a_feeder_with_an_item_in_hand, "Deadlock"),
-    (planted.take_a_cancellation_for_a_failure, "AssertionError"),
+    (planted.drop_failures, "P1"),
+    (planted.return_some_results_twice, "P1|IndexError"),
+    (planted.return_results_in_order_of_completion, "P2"),
+    (planted.publish_queued_after_sending, "P3"),
+    (planted.start_items_in_lifo_order, "P4"),
+    (planted.start_one_worker_too_many, "P4|P5"),
+    (planted.make_queues_unbounded, "P5"),
+    (planted.release_the_slot_during_back_off, "P5"),
+    (planted.close_the_next_queue_when_the_first_worker_retires, "Closed"),
+    (planted.retire_the_last_idle_worker, "Deadlock"),
+    (planted.requeue_an_item_twice, "P3|RuntimeError|IndexError"),
+    (planted.exceed_the_window_by_one, "P5"),
+    (planted.settle_each_item_twice, "Deadlock|PipelineError|P1"),
+    (planted.never_settle_skipped_items, "Deadlock"),
+    (planted.drop_failures_from_ordered_streams, "Deadlock|P1"),
+    (planted.send_the_ticket_before_the_record_is_in_the_heap, "IndexError"),
+    (planted.never_wake_the_consumer, "Deadlock"),
+    (planted.miss_a_wakeup, "Deadlock"),
+    (planted.lose_the_result_of_a_cancelled_consumer, "P1|P5"),
+    (planted.drop_the_unsent_items_of_a_stopped_feeder, "Deadlock|IndexError"),
+    (planted.treat_cancellations_as_failures, "AssertionError"),
 ]
-# These need a task that is held back, which never happens in the default order.
+# These need a loop task that is delayed, which never happens in the default order.
 HIDDEN = [
-    (planted.take_an_earlier_quiet_for_this_one, "P1"),
-    (planted.end_a_run_that_is_quiet_for_a_moment, "PipelineError"),
+    (planted.keep_the_idle_event_set_during_a_feed, "P1"),
+    (planted.end_every_run_as_soon_as_it_is_idle, "PipelineError"),
 ]
 
 
 @both
-def test_nothing_is_found_where_there_is_no_bug(backend: str) -> None:
+def test_the_property_holds_without_a_bug(backend: str) -> None:
     check(backend, 60)
 
 
@@ -145,7 +148,7 @@ def test_bugs_are_found_by_the_property(
 
 @both
 @pytest.mark.parametrize(("plant", "pattern"), HIDDEN)
-def test_some_bugs_are_found_by_schedules_only(
+def test_hidden_bugs_are_found_under_schedules_only(
     backend: str, plant: Plant, pattern: str, monkeypatch: Patch
 ) -> None:
     plant(monkeypatch)

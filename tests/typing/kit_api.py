@@ -1,4 +1,4 @@
-"""The names of `antflow.testing` as a type checker sees them; nothing here is run."""
+"""The types of the names in `antflow.testing`; this module is type-checked, not run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The public names as a type checker sees them; nothing here is run."""
+"""The types of the public names of `antflow`; this module is type-checked, not run."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ async def use() -> None:
         assert_type(error.results, Results | None)
 
 
-def ask() -> None:
+def query() -> None:
     stats = pipeline.get_stats()
     assert_type(stats, PipelineStats)
     assert_type(stats.stage_stats, dict[str, StageStats])

@@ -22,13 +22,18 @@ class PipelineRun(Inspection):
     One live run, with results and statistics of its own: what `Pipeline.open()` returns.
 
     Its workers live in the block ``async with pipeline.open() as run:``. On exit, the block waits
-    until everything that was fed is finished; if the body raises, running tasks are cancelled.
+    until everything that was fed is finished. If the body raises, running tasks are cancelled.
     """
 
     def __init__(
-        self, run: Run, set_latest: Callable[[Run], None], *, handle_signals: bool = False
+        self,
+        run: Run,
+        set_latest: Callable[[Run], None] | None = None,
+        *,
+        handle_signals: bool = False,
     ) -> None:
         self._run = run
+        # None for a handle of a run that lives elsewhere.
         self._set_latest = set_latest
         self._handle_signals = handle_signals
         self._host: RunHost | None = None
@@ -42,10 +47,10 @@ class PipelineRun(Inspection):
         Start the workers.
 
         Raises:
-            PipelineError: It was entered before; or it handles signals, and this is not the main
-                thread.
+            PipelineError: The run has been entered before; or it handles signals, and this is not
+                the main thread.
         """
-        if self._host is not None:
+        if self._host is not None or self._set_latest is None:
             raise PipelineError("a run can be entered once. Call pipeline.open() for another.")
         self._host = await RunHost(handle_signals=self._handle_signals).__aenter__()
         self._set_latest(self._run)
@@ -59,10 +64,11 @@ class PipelineRun(Inspection):
         traceback: TracebackType | None,
     ) -> bool | None:
         """
-        Wait until everything that was fed is finished; or, if the body raised, cancel it.
+        Wait until everything that was fed is finished; if the body raised, cancel it instead.
 
         Raises:
-            Exception: What the source that was given to `Pipeline.open()` raised.
+            Exception: What a source raised that no caller of `feed()` waited for, such as the one
+                that was given to `Pipeline.open()`.
         """
         assert self._host is not None
         return await self._host.__aexit__(exc_type, exc, traceback)
@@ -73,11 +79,12 @@ class PipelineRun(Inspection):
         target_stage: str | None = None,
         priority: float = DEFAULT_PRIORITY,
     ) -> int:
-        """Feed *items*, waiting for room: as `Pipeline.feed()` does inside a block."""
+        """Feed *items*, waiting for room, as `Pipeline.feed()` does inside a block."""
         self._check_entered("feed")
         owner = "PipelineRun.feed()"
         check_items(owner, items)
-        target = check_target(owner, self._run.stages, target_stage)
+        stages = tuple(state.stage for state in self._state.stages)
+        target = check_target(owner, stages, target_stage)
         check_number(owner, "priority", priority, at_least=-math.inf)
         hint = "Call pipeline.open() for another."
         return await self._run.feed(items, target, priority, hint)
@@ -97,12 +104,12 @@ class PipelineRun(Inspection):
         await self._run.join()
 
     async def shutdown(self, *, drain: bool = True) -> None:
-        """Take no more input, and wait until what was read is finished; or cancel it."""
+        """Stop the run, and wait for its end, as `Pipeline.shutdown()` does."""
         self._check_entered("shutdown")
         await self._run.shutdown(drain=drain)
 
     def _check_entered(self, name: str) -> None:
-        if self._host is None:
+        if self._host is None and self._set_latest is not None:
             raise PipelineError(
                 f"{name}() needs a block in which the workers can live. Write:\n"
                 "    async with pipeline.open() as run:\n"

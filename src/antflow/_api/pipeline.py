@@ -22,6 +22,7 @@ from .._run.run import Run
 from .._run.wiring import RunPlan
 from .._state.result_store import ResultStore
 from .._state.run_state import RunState
+from .._state.stage_state import StageState
 from .._tasks.watchdog import Watchdog
 from .._workers.result_sink import ResultSink
 from .block import Block, BlockMethods
@@ -60,28 +61,28 @@ class Pipeline(BlockMethods):
     """
     Stages that items go through one after the other.
 
-    A pipeline is a definition: it can be built outside any event loop, and run in several, on
-    asyncio and on trio, also at the same time. Each run has its own workers, queues and state;
-    `results`, `failures` and the statistics are those of the newest run.
+    A pipeline is a definition: it can be built outside any event loop, and run in several event
+    loops, on asyncio and on trio, even at the same time. Each run has its own workers, queues and
+    state; `results`, `failures` and the statistics are those of the newest run.
 
     Args:
         stages: At least one `Stage`; no two have the same name.
-        collect_results: Whether `run()` keeps what leaves the last stage. Failures are always kept.
-        status_tracker: It is updated with every event.
-        slow_callback_duration: If given, a warning is logged for each task that blocks the event
-            loop for more seconds than this without an ``await``. It costs a few microseconds per
-            task.
-        cancel_grace: How many seconds a task may continue after the run was cancelled. A task that
-            swallows its cancellation is abandoned then, with a warning. What it shields from
-            cancellation is still finished, and a thread cannot be stopped. By default there is no
-            bound. It costs a few microseconds per task.
+        collect_results: Whether a run keeps the values that leave the last stage. Failures are kept
+            in any case. A stream keeps neither.
+        status_tracker: Updated with every `StatusEvent`.
+        slow_callback_duration: If given, a warning is logged whenever a task blocks the event loop
+            for more seconds than this without an ``await``. This costs a few microseconds per task.
+        cancel_grace: How many seconds a task may continue after the run was cancelled. After that,
+            a task that swallows its cancellation is abandoned with a warning. Code that is shielded
+            from cancellation is still finished, and a thread cannot be stopped. By default there is
+            no bound. This costs a few microseconds per task.
         handle_signals: Whether runs handle Ctrl-C and SIGTERM, unless `run()`, `stream()` or
-            `open()` says otherwise. The first signal stops reading and finishes what was read; it
-            also cancels the body of ``async with pipeline:`` at its next ``await``. The second
-            ends everything at once, with KeyboardInterrupt. Runs that overlap share the signals:
-            each signal is for all of them. Meanwhile the process's own handlers are not called,
-            except for those of ``loop.add_signal_handler``, which are called as well; afterwards
-            all are as they were. In the main thread only, and not on Windows.
+            `open()` is called with another value. The first signal stops reading and finishes what
+            was read; it also cancels the body of ``async with pipeline:`` at its next ``await``.
+            The second cancels everything, and raises KeyboardInterrupt. Each signal is for all runs
+            that handle signals. Meanwhile, handlers of ``signal.signal`` are not called, and those
+            of ``loop.add_signal_handler`` are called as well; afterwards all are as they were. This
+            works in the main thread only, and not on Windows.
 
     Attributes:
         events: The bus on which `StatusEvent` and `TaskEvent` are published; subscribe to it to
@@ -99,14 +100,14 @@ class Pipeline(BlockMethods):
     handle_signals: bool = field(default=False, validator=_check_signals, kw_only=True)
     events: EventBus = field(factory=EventBus, init=False, repr=False)
     _callbacks: tuple[StageCallbacks, ...] = field(init=False, repr=False, on_setattr=setters.NO_OP)
-    # What changes: the newest run, its state, and the block if the pipeline is entered.
+    # What changes: the newest run, its state, and the block while the pipeline is entered.
     _run: Run | None = field(default=None, init=False, repr=False, on_setattr=setters.NO_OP)
     _state: RunState = field(init=False, repr=False, on_setattr=setters.NO_OP)
     _block: Block | None = field(default=None, init=False, repr=False, on_setattr=setters.NO_OP)
 
     def __attrs_post_init__(self) -> None:
         self._callbacks = build_callbacks(self.stages, self.status_tracker)
-        self._state = RunState(self.stages)
+        self._state = RunState(tuple(map(StageState, self.stages)))
         if self.status_tracker is not None:
             self.status_tracker.connect(self.events)
 
@@ -118,17 +119,18 @@ class Pipeline(BlockMethods):
         handle_signals: bool | None = None,
     ) -> Results:
         """
-        Take all *items* through the stages.
+        Process all *items*, and return their results.
 
         Args:
-            items: Any iterable or async iterable; it is read as far as there is room. An `Item`, or
-                a dict with the keys "id" and "value", brings its own id; any other input gets its
-                running number. A generator is closed at the end.
+            items: Any iterable or async iterable; it is read only as far as the queues have room.
+                The id of an item is its running number, unless the input is an `Item` with an id or
+                a dict with the key "id". A generator is closed at the end.
             max_failures: Stop when more items than this have failed: 0 stops at the first failure.
                 By default failures never stop a run.
-            handle_signals: Whether the first Ctrl-C or SIGTERM stops reading *items*, finishes what
-                was read, and returns that; and the second ends the run at once, with
-                KeyboardInterrupt. By default as for the `Pipeline`, where the details are.
+            handle_signals: If True, the first Ctrl-C or SIGTERM stops reading *items*, and the run
+                returns the results of what was read. The second one cancels the run; if that leaves
+                items unfinished, KeyboardInterrupt is raised. The default is that of the
+                `Pipeline`, whose documentation has the details.
 
         Returns:
             The successful results in input order, with the failures in ``.failures``.
@@ -137,9 +139,9 @@ class Pipeline(BlockMethods):
             TooManyFailuresError: More than *max_failures* items failed.
             PipelineError: *items* cannot be iterated over, or an argument is not valid; or
                 something outside antflow cancelled a loop task of the run; or
-                ``shutdown(drain=False)`` ended it before everything was finished.
-            Exception: What *items* raised, after the items before it are finished; these are in
-                `results` and `failures` then.
+                ``shutdown(drain=False)`` ended the run before everything was finished.
+            Exception: What *items* raised, once the items before that are finished; their outcomes
+                are in `results` and `failures`.
         """
         check_items("Pipeline.run()", items)
         if max_failures is not None:
@@ -150,7 +152,7 @@ class Pipeline(BlockMethods):
         run = self._new_run(max_failures=max_failures, source=items)
         await self._execute(run, handle_signals)
         results = run.state.results.results()
-        if run.state.has_too_many_failures:
+        if run.state.lifecycle.has_too_many_failures:
             last = results.failures[-1].as_exception()
             count = len(results.failures)
             raise TooManyFailuresError(
@@ -162,12 +164,12 @@ class Pipeline(BlockMethods):
         return results
 
     async def _execute(self, run: Run, handle_signals: bool) -> None:
-        """Execute *run* in this loop task, to its end."""
+        """Execute *run* in this loop task, until it has ended."""
         self._set_latest(run)
         run.finish()
         with restoring_keyboard_interrupt():
             await (signals.execute(run) if handle_signals else run.execute())
-        if not run.state.has_too_many_failures:
+        if not run.state.lifecycle.has_too_many_failures:
             run.raise_for_early_end()
 
     def stream(
@@ -180,11 +182,11 @@ class Pipeline(BlockMethods):
         handle_signals: bool | None = None,
     ) -> ResultStream:
         """
-        Take *items* through the stages, and give the outcome of each as soon as it is available.
+        Process *items*, and yield the outcome of each as soon as it is available.
 
-        Failures are results, too: with ``error`` set, and as ``value`` what the failing stage was
-        given. Nothing is kept in `results` and `failures`, so memory stays flat, however many items
-        there are::
+        A failure is yielded like a result: ``error`` is set, and ``value`` is what the failing
+        stage was given. Nothing is kept in `results` and `failures`, so memory use does not grow
+        with the number of items::
 
             async with pipeline.stream(source) as results:
                 async for result in results:
@@ -192,16 +194,17 @@ class Pipeline(BlockMethods):
 
         Args:
             items: As for `run()`; may be endless.
-            ordered: Whether the results come in input order.
-            buffer_size: How many results may wait for the consumer. Beyond that, each worker may
-                hold one more, or, if *ordered*, as many as one result completes the order of. 0
-                hands over one result at a time; math.inf never waits.
-            window: If *ordered*, how many items may be between the source and the consumer: a slow
-                item delays at most this many others. By default as many as all stages can hold, so
-                that every worker can be busy.
-            handle_signals: Whether the first Ctrl-C or SIGTERM stops reading *items*; the loop then
-                ends after the outcome of what was read. The second cancels the block, and raises
-                KeyboardInterrupt. By default as for the `Pipeline`.
+            ordered: Whether the results are yielded in input order.
+            buffer_size: How many results may wait for the consumer. Each worker may hold one more
+                while it waits for room; if *ordered*, one result may also release the later results
+                that waited for it. With 0, results are handed over one at a time; with math.inf,
+                workers never wait.
+            window: If *ordered*, how many items may be between the source and the consumer, so that
+                a slow item delays fewer than this many others. The default is as many as all stages
+                can hold, so that every worker can be busy.
+            handle_signals: If True, the first Ctrl-C or SIGTERM stops reading *items*; the loop
+                ends after the outcomes of what was read. The second one cancels the run and the
+                block, and raises KeyboardInterrupt. The default is that of the `Pipeline`.
 
         Raises:
             PipelineError: *items* cannot be iterated over, or an argument is not valid.
@@ -231,7 +234,7 @@ class Pipeline(BlockMethods):
         handle_signals: bool | None = None,
     ) -> PipelineRun:
         """
-        Return a live run with results of its own; several may be open at once.
+        Return a live run with results of its own; several may be open at the same time::
 
             async with pipeline.open() as run:
                 await run.feed(batch)
@@ -239,10 +242,10 @@ class Pipeline(BlockMethods):
                 print(run.results, run.get_stats())
 
         Args:
-            items: As for `run()`: fed from the start, beside what `PipelineRun.feed` is given.
-            handle_signals: Whether the first Ctrl-C or SIGTERM cancels the body of the block at its
-                next ``await``, and finishes what was read. The second cancels running tasks, and
-                raises KeyboardInterrupt. By default as for the `Pipeline`.
+            items: As for `run()`: read from the start, in addition to what is fed later.
+            handle_signals: If True, the first Ctrl-C or SIGTERM cancels the body of the block at
+                its next ``await``, and what was read is finished. The second one cancels the run,
+                and raises KeyboardInterrupt. The default is that of the `Pipeline`.
 
         Raises:
             PipelineError: *items* cannot be iterated over.
@@ -274,7 +277,7 @@ class Pipeline(BlockMethods):
         watches = self.slow_callback_duration is not None or self.cancel_grace is not None
         return Run(
             RunPlan(
-                RunState(self.stages, results, max_failures),
+                RunState(tuple(map(StageState, self.stages)), results, max_failures),
                 self.events,
                 self._callbacks,
                 {} if tracker is None else tracker.task_concurrency_limits,
@@ -287,7 +290,7 @@ class Pipeline(BlockMethods):
         )
 
     def _set_latest(self, run: Run) -> None:
-        """Make *run* the one of `results`, of the statistics, and of `shutdown()`."""
+        """Let `results`, the statistics and `shutdown()` refer to *run* from now on."""
         self._run = run
         self._state = run.state
 

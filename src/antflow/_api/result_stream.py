@@ -11,7 +11,7 @@ from anyio import CancelScope
 from anyio.lowlevel import checkpoint
 
 from .._backend.background import start_in_background
-from .._backend.fairness import ITEMS_PER_TURN
+from .._backend.fairness import ITEMS_PER_YIELD
 from .._model.errors import PipelineError
 from .._model.results import PipelineResult
 from .._run import signals
@@ -32,18 +32,18 @@ class ResultStream(Inspection):
             async for result in results:
                 ...
 
-    Then the workers belong to the block: on exit, for any reason, they are cancelled, and have
-    ended when the block has. ``contextlib.aclosing`` does the same.
+    The workers belong to the block: when it exits, for any reason, they are cancelled, and the
+    block waits for their end. ``contextlib.aclosing`` cancels them and waits as well.
 
-    Without either, the workers run in the background until the iteration has ended or the stream is
-    closed or freed. A loop that is left early does not affect the caller then, but there is a
-    `ResourceWarning` that says to write ``async with``.
+    Without ``async with``, the workers run in the background until the iteration has ended or the
+    stream is closed or freed. Leaving such a loop early does not affect the caller. If the stream
+    is then freed without `aclose()`, a `ResourceWarning` says to write ``async with``.
 
-    Each result is given once, also if several loop tasks iterate over one stream. The wait for the
-    next one may be cancelled, or time out, at any time: no result is lost.
+    Each result is returned once, even if several loop tasks iterate over one stream. Waiting for
+    the next result may be cancelled, or time out, at any time: no result is lost.
     """
 
-    # The run does not refer to this object, so that it is freed when its user drops it.
+    # The run must not refer to this object, so that it is freed when the user drops it.
     def __init__(
         self,
         run: Run,
@@ -55,15 +55,15 @@ class ResultStream(Inspection):
         self._run = run
         self._sink = sink
         self._set_latest = set_latest
-        self._begun = False
-        # How many results were given since the last yield to the event loop.
-        self._given = 0
+        self._started = False
+        # How many results were returned since the last yield to the event loop.
+        self._since_yield = 0
         self._host = RunHost(cancel_on_exit=True, handle_signals=handle_signals)
         self._handle_signals = handle_signals
-        # Set if the run lives in the background.
+        # Set if the run is in the background.
         self._call_soon: Callable[[Callable[[], object]], bool] | None = None
         self._errors: list[BaseException] = []
-        # Nothing more is given.
+        # Whether no more results are returned.
         self._closed = False
 
     @property
@@ -75,14 +75,14 @@ class ResultStream(Inspection):
         Start the run.
 
         Raises:
-            PipelineError: It was entered or iterated over before.
+            PipelineError: The stream has been entered, iterated over or closed before.
         """
-        if self._begun or self._closed:
+        if self._started or self._closed:
             raise PipelineError(
                 "a stream can be entered once, before it is iterated over. Call "
-                "pipeline.stream(…) for another."
+                "pipeline.stream(…) for another one."
             )
-        self._begun = True
+        self._started = True
         await self._host.__aenter__()
         self._set_latest(self._run)
         self._host.start(self._run)
@@ -94,7 +94,7 @@ class ResultStream(Inspection):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool | None:
-        """Cancel running tasks, and wait for their end."""
+        """Cancel running tasks, and wait until they have ended."""
         self._closed = True
         return await self._host.__aexit__(exc_type, exc, traceback)
 
@@ -106,30 +106,30 @@ class ResultStream(Inspection):
         Return the next result.
 
         Raises:
-            StopAsyncIteration: There are no more.
+            StopAsyncIteration: There are no more results.
             PipelineError: The run was ended by ``shutdown(drain=False)``.
-            Exception: What the source raised, after the results of the items before it.
+            Exception: What the source raised, after the results of the items before that.
         """
-        if not self._begun and not self._closed:
-            self._begin_in_background()
+        if not self._started and not self._closed:
+            self._start_in_background()
         while not self._closed:
-            if self._given >= ITEMS_PER_TURN:
-                # Before it is taken, so that a cancellation here loses no result.
+            if self._since_yield >= ITEMS_PER_YIELD:
+                # Before a result is taken, so that a cancellation here loses none.
                 await checkpoint()
-                self._given = 0
+                self._since_yield = 0
             result = self._sink.take()
             if result is not None:
-                self._given += 1
+                self._since_yield += 1
                 return result
             if self._run.ended.is_set():
                 self._closed = True
-                self._raise_what_ended_it()
+                self._raise_final_error()
             else:
                 await self._sink.wait()
-                self._given = 0
+                self._since_yield = 0
         raise StopAsyncIteration
 
-    def _raise_what_ended_it(self) -> None:
+    def _raise_final_error(self) -> None:
         if self._errors:
             raise self._errors.pop()
         try:
@@ -137,38 +137,38 @@ class ResultStream(Inspection):
         except StopAsyncIteration as error:
             raise RuntimeError("the source raised StopAsyncIteration") from error
 
-    def _begin_in_background(self) -> None:
+    def _start_in_background(self) -> None:
         execute = self._run.execute
         if self._handle_signals:
             signals.check_main_thread()
             execute = partial(signals.execute, self._run)
-        self._begun = True
+        self._started = True
         self._set_latest(self._run)
         self._call_soon = start_in_background(execute, self._errors.append)
 
     async def aclose(self) -> None:
-        """Cancel running tasks, and wait for their end; it may be called twice, or early."""
+        """Cancel running tasks, and wait until they have ended; may be called at any time."""
         self._closed = True
-        if self._begun:
-            # The caller may be cancelled already, and no loop task must be left behind.
+        if self._started:
+            # Even if the caller is already cancelled, no loop task must be left behind.
             with CancelScope(shield=True):
                 await self._run.shutdown(drain=False)
 
     async def shutdown(self, *, drain: bool = True) -> None:
         """
-        Read no further; the outcome of what was read so far is still given.
+        Stop reading the source; the outcomes of the items that were read are still returned.
 
         Args:
-            drain: If False, running tasks are cancelled, and their end is awaited; if items are
-                left unfinished, the iteration raises PipelineError.
+            drain: If False, running tasks are cancelled, and the call waits until they have ended.
+                If that leaves items unfinished, the iteration raises PipelineError.
         """
-        if self._begun:
+        if self._started:
             await self._run.shutdown(drain=drain)
         else:
             self._closed = True
 
     def __del__(self) -> None:
-        # This may happen in another thread, or after the end of the loop.
+        # This may run in another thread, or after the loop is closed.
         if self._call_soon is not None and not self._run.ended.is_set():
             self._call_soon(self._run.cancel)
             warnings.warn(

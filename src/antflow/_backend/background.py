@@ -1,9 +1,9 @@
-"""Starts a loop task outside of any task group: for a stream that is iterated without a block."""
+"""Starts a loop task outside any task group, for a stream that is iterated without a block."""
 
 from __future__ import annotations
 
-# anyio starts tasks in task groups only, and a group that an abandoned iterator holds open corrupts
-# the task that it was opened in. So each backend is asked for its own way.
+# anyio starts loop tasks in task groups only. A group that an abandoned iterator holds open
+# corrupts the loop task in which it was opened. So the functions of each backend are used.
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable
@@ -15,7 +15,7 @@ from anyio import get_cancelled_exc_class
 from .context import on_asyncio
 from .loops import current_loop
 
-# asyncio itself keeps weak references only.
+# asyncio keeps only weak references to its tasks.
 _tasks: set[asyncio.Task[None]] = set()
 
 
@@ -26,8 +26,8 @@ def start_in_background(
     Run *function* in a loop task of its own, until it ends or the loop does.
 
     Args:
-        function: It is cancelled when the loop shuts down.
-        failed: It is called with what *function* raised, unless that is a cancellation.
+        function: An async function; it is cancelled when the loop shuts down.
+        failed: Called with what *function* raised, unless that is a cancellation.
 
     Returns:
         `Loop.call_soon` of the loop.

@@ -1,8 +1,8 @@
-"""Attributing a cancellation: to the run, or to something that a task happened to await."""
+"""Attributes a cancellation: to the run, or to something that a task awaited."""
 
 from __future__ import annotations
 
-# anyio's scopes do not see a native Task.cancel(): asyncio's own count is the only trace of it.
+# anyio's scopes do not see a native Task.cancel(): only asyncio's own count shows it.
 import asyncio
 import math
 import signal
@@ -14,12 +14,13 @@ from typing import Any
 from anyio import current_effective_deadline, get_cancelled_exc_class
 
 from .._model.describe import leaf_exceptions
+from .._model.errors import PipelineError
 from .context import cancelling, host_task, on_asyncio
 
 
 def is_item_failure(error: BaseException) -> bool:
     """
-    Return whether *error*, which a function of the user raised, ends one item only.
+    Return whether *error*, which a user's function raised, ends one item only.
 
     An `Exception` does. So does a stray cancellation: on asyncio, awaiting a future or task that
     was cancelled raises the same `CancelledError` as being cancelled, and would end the whole task
@@ -27,7 +28,7 @@ def is_item_failure(error: BaseException) -> bool:
     or, when a loop shuts down, by `Task.cancel()`, together with the host of the run; a
     cancellation without either is stray. The same holds for a group of nothing but these.
 
-    Everything else ends the run: cancellation proper, KeyboardInterrupt, SystemExit and the like.
+    Everything else ends the run: a real cancellation, KeyboardInterrupt, SystemExit and the like.
     """
     parts = leaf_exceptions(error)
     if all(isinstance(part, Exception) for part in parts):
@@ -36,6 +37,16 @@ def is_item_failure(error: BaseException) -> bool:
     if not all(isinstance(part, (Exception, cancelled)) for part in parts):
         return False
     return not _run_is_being_cancelled()
+
+
+def stray_cancellation(error: BaseException) -> PipelineError:
+    """Return what the stray cancellation *error* becomes, which a source has raised."""
+    stray = PipelineError(
+        f"the source raised {error!r}, and nothing has cancelled it: it has awaited something that "
+        "was cancelled. Catch that in the source, or raise an Exception."
+    )
+    stray.__cause__ = error
+    return stray
 
 
 def _run_is_being_cancelled() -> bool:
@@ -70,8 +81,8 @@ def forget_cancellations() -> None:
                 pass
 
 
-# `asyncio.run()` turns the cancellation that Ctrl-C causes back into a KeyboardInterrupt. The
-# runner with which anyio replaces it on Python 3.10 does not; there, this context manager does.
+# `asyncio.run()` turns the cancellation that Ctrl-C causes back into a KeyboardInterrupt. On Python
+# 3.10, the runner that anyio uses in its place does not, so this context manager does.
 restoring_keyboard_interrupt: Callable[[], AbstractContextManager[None]] = nullcontext
 
 if sys.version_info < (3, 11):

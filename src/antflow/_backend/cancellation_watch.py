@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-# anyio delivers a cancellation that the run did not cause (of a scope around it, of a native task)
-# to one loop task after the other, in any order, when each is scheduled. On both loops, though,
-# what a task waits for is notified at once, and each has its own way to wait for such an object.
+# A cancellation that the run did not cause (by a scope around it, or by Task.cancel()) reaches one
+# loop task after the other, in any order, when each is scheduled. But on both loops, the object
+# that a task waits for is notified at once. Each loop has its own way to wait for such an object.
 import asyncio
 import sys
 from collections.abc import Callable
@@ -15,14 +15,14 @@ from .context import on_asyncio
 
 class CancellationWatch:
     """
-    Waits in a loop task of the run, beside those that carry items: what cancels these cancels it.
+    Waits in a loop task of the run, beside the workers: what cancels them cancels this wait, too.
 
     Args:
-        callbacks: Called once if the wait is cancelled: before any loop task of the run receives
-            the cancellation, in whichever task or callback that began.
+        callbacks: Called once if the wait is cancelled, before any loop task of the run receives
+            the cancellation. They are called synchronously by the code that cancels.
 
     Attributes:
-        triggered: Whether that has happened.
+        triggered: Whether the wait was cancelled.
     """
 
     def __init__(self, *callbacks: Callable[[], None]) -> None:
@@ -48,7 +48,7 @@ class CancellationWatch:
             wake()
 
     def _cancelled(self) -> None:
-        # A second cancellation, or one after release(), is no news.
+        # A second cancellation, or one after release(), is ignored.
         if self._wake is not None:
             self._wake = None
             self.triggered = True
@@ -77,7 +77,7 @@ class CancellationWatch:
 
 
 class _NotifyingFuture(asyncio.Future[None]):
-    """A future that reports its cancellation: `Task.cancel()` cancels it before it returns."""
+    """A future that reports its cancellation; `Task.cancel()` of the waiting task cancels it."""
 
     on_cancel: Callable[[], None]
 

@@ -1,22 +1,22 @@
-"""The caller's surroundings: its backend, loop, loop task and context variables."""
+"""The caller's surroundings: its backend, its loop task, its context, and its runs."""
 
 from __future__ import annotations
 
-# anyio has no way to ask for the backend's own task and its context.
+# anyio does not give access to the native task and its context.
 import asyncio
 import sys
 import types
-import weakref
-from collections.abc import Coroutine, Generator
+from collections.abc import Coroutine, Generator, Iterator
 from contextvars import Context, ContextVar, copy_context
 from typing import Any
+from weakref import ref
 
-from anyio import get_cancelled_exc_class
+from anyio import NoEventLoopError, get_cancelled_exc_class
 from attrs import frozen
 
 
 def on_asyncio() -> bool:
-    """Return whether the caller runs on asyncio; the other backend is trio."""
+    """Return whether the caller runs on asyncio; if not, it runs on trio."""
     return issubclass(get_cancelled_exc_class(), asyncio.CancelledError)
 
 
@@ -45,7 +45,7 @@ class Host:
     """
 
     token: Any
-    task: weakref.ref[asyncio.Task[Any]] | None
+    task: ref[asyncio.Task[Any]] | None
     cancelling: int
 
 
@@ -54,7 +54,7 @@ def current_host() -> Host:
     task = asyncio.current_task() if on_asyncio() else None
     if task is None:
         return Host(current_token(), None, 0)
-    return Host(current_token(), weakref.ref(task), cancelling(task))
+    return Host(current_token(), ref(task), cancelling(task))
 
 
 # The host of the current run.
@@ -63,9 +63,9 @@ host_task: ContextVar[Host | None] = ContextVar("antflow_host_task", default=Non
 
 def current_context() -> Context | None:
     """
-    Return the context that the current loop task runs in: not a copy, which would take longer.
+    Return the context of the current loop task, and not a copy, which would take longer.
 
-    None where the loop does not offer it: on asyncio before Python 3.12.
+    Return None where the loop does not give access to it: on asyncio before Python 3.12.
     """
     if not on_asyncio():
         return sys.modules["trio"].lowlevel.current_task().context  # type: ignore[no-any-return]
@@ -76,7 +76,7 @@ def current_context() -> Context | None:
 def restore_context(context: Context) -> bool:
     """Set all context variables to their values in *context*; return whether that was possible."""
     for variable in copy_context():
-        # A variable that was new cannot be unset.
+        # A variable that was not set in *context* cannot be unset.
         if variable not in context:
             return False
     for variable, value in context.items():
@@ -116,3 +116,90 @@ def run_in_context(
     finally:
         # An error refers to this frame, which must not refer to the error.
         del coroutine, step, argument
+
+
+def current_loop_task() -> Any:
+    """Return the loop task that the caller runs in; None in a thread, or outside any loop."""
+    try:
+        if on_asyncio():
+            return asyncio.current_task()
+    except NoEventLoopError:
+        return None
+    return sys.modules["trio"].lowlevel.current_task()
+
+
+class RunToken:
+    """
+    Stands for a run in context variables.
+
+    Whatever a task creates (a timer, a connection, a loop task) copies the context, for as long as
+    it lives. So the context refers to the token only, which is emptied when the run has ended.
+
+    Attributes:
+        run: The run; None once it has ended.
+        outer: The membership of the loop task that awaits the run, if that belongs to a run, too.
+    """
+
+    __slots__ = ("outer", "run")
+
+    def __init__(self, run: Any) -> None:
+        self.run = run
+        self.outer = current_membership() if is_inside() else None
+
+    def enter(self, worker: Any = None) -> None:
+        """Make the current loop task one of the run; *worker* is what it works for, if anything."""
+        _membership.set(Membership(self, ref(current_loop_task()), worker))
+
+
+class Membership:
+    """
+    A loop task of a run, as its context refers to it; loop tasks that it starts inherit this.
+
+    Attributes:
+        token: Stands for the run.
+        loop_task: A weak reference to the loop task of the run.
+        worker: The worker that it runs, if it does.
+    """
+
+    __slots__ = ("loop_task", "token", "worker")
+
+    def __init__(self, token: RunToken, loop_task: ref[Any], worker: Any) -> None:
+        self.token = token
+        self.loop_task = loop_task
+        self.worker = worker
+
+
+_membership: ContextVar[Membership | None] = ContextVar("antflow_membership", default=None)
+# Set in the threads in which a task of the run is called, while the loop task waits for them.
+_thread_of: ContextVar[Membership | None] = ContextVar("antflow_thread_of", default=None)
+
+
+def enter_thread() -> None:
+    """Let the current thread count as the loop task in whose context it was started."""
+    _thread_of.set(_membership.get())
+
+
+def current_membership() -> Membership | None:
+    """Return the membership of the caller, also if it has only inherited that."""
+    return _membership.get()
+
+
+def is_inside() -> bool:
+    """
+    Return whether the caller is a loop task of its run.
+
+    A loop task that a task has started is not: the run does not wait for it.
+    """
+    membership = _membership.get()
+    if membership is None:
+        return False
+    return _thread_of.get() is membership or membership.loop_task() is current_loop_task()
+
+
+def memberships() -> Iterator[tuple[RunToken, bool]]:
+    """Give the runs that the caller belongs to, innermost first, and whether it is inside."""
+    membership, inside = _membership.get(), is_inside()
+    while membership is not None:
+        yield membership.token, inside
+        # A run is awaited by the loop task that has started it.
+        membership = membership.token.outer

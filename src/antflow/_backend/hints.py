@@ -1,11 +1,11 @@
-"""Recognizes the errors of a library that was made for the other backend."""
+"""Recognizes the errors of libraries that work only on the other backend."""
 
 from __future__ import annotations
 
 from .._model.describe import describe_error
 from .context import on_asyncio
 
-# What is raised when asyncio is used under trio, and the other way round.
+# By backend, parts of the messages that the other backend's libraries raise there.
 _SIGNS = {
     "trio": ("no running event loop", "trio.run received unrecognized yield message"),
     "asyncio": ("must be called from async context", "Task got bad yield: <class 'trio."),
@@ -15,7 +15,7 @@ _OTHER = {"trio": "asyncio", "asyncio": "trio"}
 
 def add_backend_hint(error: BaseException) -> str | None:
     """
-    Add a note to *error* if a library raised it that does not work on this backend.
+    Add a note to *error* if it comes from a library that does not work on this backend.
 
     Returns:
         The note, or None if the error has another cause.
@@ -30,6 +30,6 @@ def add_backend_hint(error: BaseException) -> str | None:
         f"the task uses something made for {_OTHER[backend]}, and this pipeline runs on {backend}. "
         f"Run it on {_OTHER[backend]}, or use anyio in the task: that works on both."
     )
-    # Python 3.10 has no add_note(), but what prints exception groups there knows the attribute.
+    # Python 3.10 has no add_note(), but the exceptiongroup package prints this attribute there.
     error.__dict__.setdefault("__notes__", []).append(note)
     return note

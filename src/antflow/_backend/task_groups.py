@@ -1,10 +1,10 @@
-"""Task groups: what a run starts loop tasks with, and how the errors of a group come out."""
+"""Task groups: how the lower layers start loop tasks, and how the errors of a group are raised."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from typing import Any
+from collections.abc import AsyncGenerator, Callable
+from typing import Any, NoReturn
 
 from anyio import get_cancelled_exc_class
 from attrs import frozen
@@ -18,11 +18,11 @@ if sys.version_info < (3, 11):
 @frozen(eq=False)
 class RunTasks:
     """
-    The loop tasks that carry the items of one run.
+    Starts and cancels the loop tasks of one run.
 
     Attributes:
-        start: ``start(coroutine, name=…)`` starts another, in the context of the run.
-        cancel: Cancels all of them, and nothing else.
+        start: ``start(coroutine, name=…)`` starts a loop task in the context of the run.
+        cancel: Cancels all loop tasks of the run, and nothing else.
     """
 
     start: Callable[..., Any]
@@ -30,27 +30,32 @@ class RunTasks:
 
 
 def fatal_errors(errors: BaseExceptionGroup[BaseException]) -> list[BaseException]:
-    """Return the errors in the group *errors*, without the cancellations that they caused."""
+    """Return the exceptions in the group *errors* that are not cancellations."""
     cancelled = get_cancelled_exc_class()
     return [error for error in leaf_exceptions(errors) if not isinstance(error, cancelled)]
 
 
-def raise_fatal(fatal: list[BaseException]) -> None:
-    """Raise the errors that ended a run: one as itself, Ctrl-C first, several in a flat group."""
+def raise_errors(errors: list[BaseException], message: str) -> NoReturn:
+    """
+    Raise *errors*, of which there is at least one; the list is emptied.
+
+    A KeyboardInterrupt, or a single error, is raised as itself; several in one flat group.
+    """
     try:
-        for error in fatal:
-            if len(fatal) == 1 or isinstance(error, KeyboardInterrupt):
+        for error in errors:
+            if len(errors) == 1 or isinstance(error, KeyboardInterrupt):
                 raise error
-        if fatal:
-            raise BaseExceptionGroup("the run was ended by several errors", fatal)
+        # A copy, because the group refers to the list that it is given.
+        raise BaseExceptionGroup(message, errors.copy())
     finally:
-        # The traceback of each refers to this frame.
+        # The traceback of each error refers to this frame and to those that called it.
         error = None  # type: ignore[assignment]
-        del fatal, error
+        errors.clear()
+        del errors
 
 
 def raise_attribute(owner: Any, name: str) -> None:
-    """Raise the error in attribute *name* of *owner*, and set that to None."""
+    """Raise the error in attribute *name* of *owner*, and set the attribute to None."""
     error = getattr(owner, name)
     setattr(owner, name, None)
     try:
@@ -58,3 +63,17 @@ def raise_attribute(owner: Any, name: str) -> None:
     finally:
         # Its traceback refers to this frame.
         del error
+
+
+async def close_generator(generator: AsyncGenerator[Any, Any]) -> None:
+    """
+    Close *generator*, which may hold a task group open.
+
+    Such a group makes an exception group of the GeneratorExit with which it is closed.
+    """
+    try:
+        await generator.aclose()
+    except BaseExceptionGroup as errors:
+        others = [leaf for leaf in leaf_exceptions(errors) if not isinstance(leaf, GeneratorExit)]
+        if others:
+            raise

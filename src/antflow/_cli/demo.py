@@ -103,12 +103,12 @@ class Library:
 
 def statements(tree: ast.Module) -> Iterator[ast.AST]:
     """Yield the statements of *tree*; skip expressions, which contain no definitions."""
-    waiting: list[ast.AST] = [tree]
-    while waiting:
-        node = waiting.pop()
+    pending: list[ast.AST] = [tree]
+    while pending:
+        node = pending.pop()
         yield node
         for name in ("body", "orelse", "finalbody", "handlers", "cases"):
-            waiting.extend(getattr(node, name, ()))
+            pending.extend(getattr(node, name, ()))
 
 
 def parse(source: Source) -> Module:
@@ -182,7 +182,7 @@ class Database:
 def _insert(
     connection: sqlite3.Connection, module: Module, functions: tuple[Function, ...]
 ) -> None:
-    # Not executemany: it releases the GIL for each row, and then competes with the parsers for it.
+    # executemany() would release the GIL for each row, and compete with the parsers to get it back.
     placeholders = ",".join(["(?, ?, ?, ?, ?)"] * len(functions))
     rows = [(module.path, *astuple(function)) for function in functions]
     parameters = [value for row in rows for value in row]
@@ -233,7 +233,7 @@ async def index_library(
                 await pipeline.run(files, handle_signals=sys.platform != "win32")
                 group.cancel_scope.cancel()
         except BaseExceptionGroup as errors:
-            # Only Ctrl-C or a closed output ends up here. Raise it without the group.
+            # Only Ctrl-C or a closed output is caught here. Raise it without the group.
             raise leaf_exceptions(errors)[0] from None
         seconds = perf_counter() - began
         progress.finish()

@@ -66,7 +66,7 @@ class Progress:
 
 
 def busiest_stage(pipeline: Pipeline) -> tuple[str, float]:
-    """Return the stage whose workers were busy for longest, and the sum of their seconds."""
+    """Return the stage whose workers were busy longest, and their busy seconds in total."""
     seconds: dict[str, float] = {}
     for metrics in pipeline.get_worker_metrics().values():
         seconds[metrics.stage] = seconds.get(metrics.stage, 0.0) + metrics.total_processing_time

@@ -54,8 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Run the command line.
 
     Returns:
-        The exit status: 0 for success, 1 if the output was closed, 2 for wrong arguments and errors
-        of the file system, 130 if a signal stopped the run.
+        The exit status: 0 for success, 1 if the output was closed, 2 for invalid arguments and file
+        system errors, 130 if a signal stopped the run.
     """
     args = _parser().parse_args(argv)
     if args.backend == "trio" and find_spec("trio") is None:
@@ -66,8 +66,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     if args.db is not None and not _can_be_replaced(args.db):
         return 2
-    # stamina logs a warning for each retry. Without logging handlers, Python would print these
-    # into the progress line. The report counts the retries.
+    # stamina logs a warning for each retry. Without a handler, Python would print the warnings into
+    # the progress line. The report counts the retries.
     logging.getLogger("stamina").addHandler(logging.NullHandler())
     if isinstance(sys.stdout, io.TextIOWrapper):
         # Error messages and file names may contain characters that the terminal cannot encode.

@@ -1,4 +1,4 @@
-"""The functions that users give: their names, and whether they must be awaited."""
+"""The user's functions: their names, and whether they are async."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from attrs import frozen
 
 
 def _unwrap(function: Any) -> Any:
-    """Return the function inside a partial, or inside a partial of a partial."""
+    """Return the function inside a partial, which may be nested."""
     while isinstance(function, functools.partial):
         function = function.func
     return function
@@ -22,8 +22,8 @@ def task_name(task: Callable[..., Any]) -> str:
     """
     Return the name of *task* in limits, events and failures.
 
-    It is the ``__name__`` of the function or method, or of the function inside a partial; for any
-    other callable object it is the name of its class.
+    It is the ``__name__`` of the function or method, or of the function inside a partial. A
+    callable object without a ``__name__`` is named after its class.
     """
     task = _unwrap(task)
     name = getattr(task, "__name__", None)
@@ -38,20 +38,20 @@ def handler_name(handler: Callable[..., Any]) -> str:
 
 
 def is_async(task: Callable[..., Any]) -> bool:
-    """Return whether calling *task* certainly returns an awaitable."""
+    """Return whether calling *task* is certain to return an awaitable."""
     task = _unwrap(task)
-    # An object with an async __call__ is not a coroutine function itself. Its class is looked at,
-    # because calling a class makes an instance, whatever its instances can do.
+    # An object with an async __call__ is not a coroutine function itself. __call__ is looked up on
+    # the type, because calling a class makes an instance, even if its instances have one.
     call = getattr(type(task), "__call__", None)  # noqa: B004
     return inspect.iscoroutinefunction(task) or inspect.iscoroutinefunction(call)
 
 
 def is_awaitable(outcome: object) -> bool:
     """
-    Return whether *outcome*, which a function of the user returned, can be awaited.
+    Return whether *outcome*, which a user's function returned, can be awaited.
 
-    Like `inspect.isawaitable`, but it looks at the class only: *outcome* may be any value, and some
-    raise when they are asked for an attribute.
+    Like `inspect.isawaitable`, but it inspects the class only: *outcome* may be any value, and some
+    values raise when an attribute is read.
     """
     return issubclass(type(outcome), Awaitable) or (
         type(outcome) is GeneratorType
@@ -62,12 +62,12 @@ def is_awaitable(outcome: object) -> bool:
 @frozen(eq=False)
 class TaskFunction:
     """
-    A task of a stage, and what is known of it when the stage is built.
+    A task of a stage, with what is derived from it when the stage is built.
 
     Attributes:
-        function: What the user gave.
+        function: The user's function.
         name: Its `task_name`.
-        is_async: Whether calling it certainly returns an awaitable. If not, it runs in a thread.
+        is_async: Whether calling it is certain to return an awaitable. If not, it runs in a thread.
     """
 
     function: Callable[..., Any]
@@ -76,5 +76,5 @@ class TaskFunction:
 
     @classmethod
     def of(cls, function: Callable[..., Any]) -> TaskFunction:
-        """Look at *function*."""
+        """Inspect *function*."""
         return cls(function, task_name(function), is_async(function))

@@ -1,4 +1,4 @@
-"""Retry policies: which errors are retried, how often, and after how long."""
+"""Retry policies: which errors are retried, how often, and after which delay."""
 
 from __future__ import annotations
 
@@ -83,25 +83,25 @@ def _check_base(policy: RetryPolicy, attribute: Any, base: object) -> None:
 @frozen(kw_only=True)
 class RetryPolicy:
     """
-    Which errors are retried, how often, and after how long.
+    Which errors are retried, how often, and after which delay.
 
     The back-off before attempt *n + 1* is
     ``min(wait_max, wait_initial * wait_exp_base ** (n - 1) + random(0, wait_jitter))`` seconds,
     as in `stamina.retry <https://stamina.hynek.me/>`_, which does the waiting:
-    ``stamina.set_active(False)`` and ``stamina.set_testing(True)`` have their effect here too.
+    ``stamina.set_active(False)`` and ``stamina.set_testing(True)`` apply here, too.
 
     Args:
         scope: ``"task"`` retries each task by itself; ``"stage"`` puts the item back into the queue
-            of its stage, which then starts with its first task.
-        attempts: How many attempts are made in all, the first included; at least 1.
+            of its stage, which starts again with its first task.
+        attempts: How many attempts are made in total, including the first; at least 1.
         on: An exception class or a tuple of classes; a group matches if each of its exceptions
-            does. Or a hook: it is given the exception and returns True (retry), False (fail), or
-            the seconds to wait, as a number or timedelta, in place of the formula above: for
-            servers that send Retry-After.
+            does. Or a hook: a function that takes the exception and returns True (retry), False
+            (fail), or the seconds to wait, as a number or timedelta, in place of the formula above.
+            Use such a number for servers that send Retry-After.
         wait_initial: Seconds before the second attempt.
-        wait_max: The longest wait of the formula, in seconds.
+        wait_max: The upper bound of the formula, in seconds.
         wait_jitter: Up to this many random seconds are added to each wait.
-        wait_exp_base: The factor by which each wait is longer than the one before.
+        wait_exp_base: The factor by which each wait is longer than the previous one.
 
     Raises:
         StageValidationError: An argument is out of bounds.
@@ -119,7 +119,7 @@ class RetryPolicy:
 
     @classmethod
     def fixed(cls, scope: Literal["task", "stage"], attempts: int, wait: float) -> RetryPolicy:
-        """Return the policy of the plain keywords of a stage: each wait is *wait* seconds."""
+        """Return the policy for the plain keywords of a stage: each wait is *wait* seconds."""
         return cls(
             scope=scope,
             attempts=attempts,
@@ -134,8 +134,8 @@ class RetryPolicy:
         Ask `on` about *error*.
 
         Returns:
-            False to fail, True to retry, or the seconds to wait before the retry; negative seconds
-            (a Retry-After may lie in the past) become 0.0.
+            False to fail, True to retry, or the seconds to wait before the retry. Negative seconds
+            become 0.0, because a Retry-After may be in the past.
 
         Raises:
             TypeError: The hook returned something else.

@@ -17,7 +17,7 @@ from .validation import check_callback, check_int, check_number, check_signature
 Task = Callable[..., Any]
 Callback = Callable[..., Any]
 
-# The defaults of the plain retry keywords, which are refused beside a RetryPolicy.
+# The defaults of the plain retry keywords. Other values are rejected beside a RetryPolicy.
 _PLAIN_RETRY = {"task_attempts": 3, "task_wait_seconds": 1.0, "stage_attempts": 3}
 
 
@@ -32,7 +32,7 @@ def _check_name(stage: Stage, attribute: Any, name: Any) -> None:
 
 def _check_workers(stage: Stage, attribute: Any, workers: Any) -> None:
     if callable(workers) or isinstance(workers, (list, tuple)):
-        hint = "Write tasks=[…]: the second argument of a stage is the number of its workers."
+        hint = "Write tasks=[…]: the second argument of Stage is the number of workers."
         reject_argument(_owner(stage), "workers", "a whole number of at least 1", workers, hint)
     check_int(_owner(stage), "workers", workers, at_least=1)
 
@@ -140,39 +140,40 @@ class Stage:
     """
     One step of a pipeline: tasks that run in sequence for each item, and a pool of workers.
 
-    A task is a function of one argument: the first is given the item's value, each next one what
-    the one before returned. Async functions are awaited in the loop. Plain functions run in worker
-    threads, at most one for each worker of the stage; if one returns an awaitable, that is awaited
-    in the loop.
+    A task is a function of one argument. The first task receives the value of the item, and each
+    further one what the previous one returned. Async functions are awaited in the event loop. Plain
+    functions run in worker threads, at most one for each worker of the stage. If a plain function
+    returns an awaitable, that is awaited in the event loop.
 
     Args:
-        name: Not empty, and different from the other stages of the pipeline.
+        name: Not empty, and different from the names of the other stages of the pipeline.
         workers: How many items may be in progress at this stage at the same time. Workers start
             when they are needed.
-        tasks: At least one.
+        tasks: The functions; at least one.
         retry: ``"per_task"``: a task that raises is retried by itself. ``"per_stage"``: the item
-            goes back to the queue of this stage and starts with the first task again; the worker
-            processes other items meanwhile. Or a `RetryPolicy`.
-        task_attempts: For ``"per_task"``: how many attempts of a task are made in all.
-        task_wait_seconds: Seconds between two attempts, of tasks or of the stage.
-        stage_attempts: For ``"per_stage"``: how many attempts of the stage are made in all.
-        task_concurrency_limits: By task name, how many attempts of it may run at the same time
-            in this stage.
+            goes back to the queue of this stage and starts again with the first task; meanwhile the
+            worker processes other items. Or a `RetryPolicy`.
+        task_attempts: For ``"per_task"``: how many attempts of a task are made in total.
+        task_wait_seconds: Seconds between two attempts of a task or of the stage.
+        stage_attempts: For ``"per_stage"``: how many attempts of the stage are made in total.
+        task_concurrency_limits: By task name, how many attempts of that task may run at the same
+            time in this stage.
         on_success: ``on_success(item_id, value, payload)`` is called when an item leaves this
             stage with success; *payload* is a new dict of id, value and metadata.
         on_failure: ``on_failure(item_id, error, payload)`` is called when an item fails at this
-            stage for good; the value in *payload* is what the stage was given.
-        on_skip: ``on_skip(item_id, value, payload)`` is called when ``skip_if`` was true.
-        skip_if: A function of the value, sync or async; if it returns true, the item leaves the
-            stage unchanged and no task is called; if it raises, the item fails.
-        unpack_args: Call tasks with ``*value`` if it is a tuple or list, ``**value`` if it is a
-            dict.
-        queue_capacity: How many items may wait for this stage: a whole number, ``math.inf``, or 0:
-            nothing waits in a queue then, and each item is handed to a worker directly. By default
+            stage for good; the value in *payload* is the one that the stage received.
+        on_skip: ``on_skip(item_id, value, payload)`` is called when ``skip_if`` returned a true
+            value.
+        skip_if: A function of the value, sync or async. If it returns a true value, the item leaves
+            the stage unchanged, and no task is called. If it raises, the item fails.
+        unpack_args: Whether tasks are called with ``*value`` if the value is a tuple or list, and
+            with ``**value`` if it is a dict.
+        queue_capacity: How many items may wait for this stage: a whole number or ``math.inf``. With
+            0, no item waits in the queue, and each is handed to a worker directly. By default
             ``max(128, 2 * workers)``.
-        task_timeout: Seconds that one attempt of a task may take; after that it fails with a
+        task_timeout: How many seconds one attempt of a task may take. After that it fails with a
             `TimeoutError`, which is retried like any other error. A plain function cannot be
-            interrupted: it fails when it returns late.
+            interrupted: its attempt fails when it returns late.
 
     With ``"per_stage"`` an item keeps its slot in the stage while it waits for its next attempt;
     there are ``workers + queue_capacity`` slots. All callbacks may be sync or async.
@@ -209,7 +210,7 @@ class Stage:
     )
     task_timeout: float | None = field(default=None, validator=_check_timeout, kw_only=True)
 
-    # Derived once, because each run asks for them. `functions` is for the engine.
+    # Derived once, because each run reads them. `functions` is for the engine.
     retry_policy: RetryPolicy = field(init=False, repr=False)
     capacity: int | float = field(init=False, repr=False)
     functions: tuple[TaskFunction, ...] = field(init=False, repr=False)
@@ -234,7 +235,7 @@ class Stage:
             if value != default:
                 raise StageValidationError(
                     f"{_owner(self)}: {argument}={value!r} has no effect beside a RetryPolicy. "
-                    f"Write it into the policy."
+                    "Write it into the policy."
                 )
         return self.retry
 
@@ -254,8 +255,8 @@ def check_stages(stages: Sequence[Stage]) -> tuple[Stage, ...]:
             reject_argument("Pipeline", f"stages[{index}]", "a Stage", stage, hint)
         if stage.name in names:
             raise StageValidationError(
-                f"Pipeline: two stages are named {stage.name!r}; statistics and events tell stages "
-                f"apart by name. Rename stages[{index}]."
+                f"Pipeline: two stages are named {stage.name!r}; statistics and events distinguish "
+                f"stages by name. Rename stages[{index}]."
             )
         names.add(stage.name)
     return tuple(stages)

@@ -17,10 +17,10 @@ def reject_argument(
     Raise the error for an argument that is not valid.
 
     Args:
-        owner: Whose argument it is, such as ``Stage 'Fetch'``.
-        argument: Its name.
-        bound: What it must be.
-        value: What was given.
+        owner: What the argument belongs to, such as ``Stage 'Fetch'``.
+        argument: The name of the argument.
+        bound: What the value must be.
+        value: The value that was given.
         hint: What to write instead.
 
     Raises:
@@ -35,7 +35,7 @@ def reject_argument(
 def check_int(
     owner: str, argument: str, value: Any, *, at_least: int, infinite: bool = False
 ) -> None:
-    """Reject *value* unless it is an int, and not a bool, of at least *at_least*."""
+    """Reject *value* unless it is an int of at least *at_least*, and not a bool."""
     if infinite and isinstance(value, float) and value == math.inf:
         return
     bound = f"a whole number of at least {at_least}" + (", or math.inf" if infinite else "")
@@ -60,7 +60,7 @@ def check_number(
     infinite: bool = False,
     hint: str | None = None,
 ) -> None:
-    """Reject *value* unless it is a number, and not a bool, of at least (or above) *at_least*."""
+    """Reject *value* unless it is a number of at least (or *above*) *at_least*, and not a bool."""
     bound = f"a number {'above' if above else 'of at least'} {at_least}"
     if type(value) is bool or not isinstance(value, (int, float)):
         reject_argument(owner, argument, bound, value, hint)
@@ -84,7 +84,7 @@ def check_signature(owner: str, argument: str, function: Any, *names: str) -> No
     """Reject *function* unless it can be called with as many arguments as there are *names*."""
     try:
         signature = inspect.signature(function)
-    except (TypeError, ValueError):  # some functions that are written in C have no signature
+    except (TypeError, ValueError):  # some functions written in C have no signature
         return
     try:
         signature.bind(*names)
@@ -94,7 +94,7 @@ def check_signature(owner: str, argument: str, function: Any, *names: str) -> No
 
 
 def check_callback(owner: str, argument: str, callback: Any, *names: str) -> None:
-    """Reject *callback* unless it is None or a function of *names* that is not a generator."""
+    """Reject *callback* unless it is None, or a function of *names* that is not a generator."""
     if callback is None:
         return
     if inspect.iscoroutine(callback):

@@ -1,4 +1,4 @@
-"""The callbacks for values: those of the stages and of the tracker, stage by stage."""
+"""The callbacks with values: those of each stage, and those of the tracker."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .status_tracker import StatusTracker
 
 @frozen(eq=False)
 class StageCallbacks:
-    """What is called, with the value, when an item leaves a stage: in this order."""
+    """The callbacks that receive a value when an item leaves a stage, in the order of calls."""
 
     success: tuple[Subscription, ...] = ()
     failure: tuple[Subscription, ...] = ()
@@ -25,7 +25,11 @@ class StageCallbacks:
 def build_callbacks(
     stages: tuple[Stage, ...], tracker: StatusTracker | None
 ) -> tuple[StageCallbacks, ...]:
-    """Collect for each stage its own callbacks, and after these the tracker's."""
+    """
+    Return the callbacks of each stage: its own, then those of the tracker.
+
+    The tracker's ``on_success`` is called at the last stage, also for items that it skips.
+    """
 
     def own(stage: Stage, name: str, callback: Callback | None) -> tuple[Subscription, ...]:
         if callback is None:
@@ -39,20 +43,20 @@ def build_callbacks(
     def of_tracker(subscription: Subscription | None) -> tuple[Subscription, ...]:
         return () if subscription is None else (subscription,)
 
-    last = of_tracker(None if tracker is None else tracker.on_success)
+    success = of_tracker(None if tracker is None else tracker.on_success)
     failure = of_tracker(None if tracker is None else tracker.on_failure)
     return tuple(
         StageCallbacks(
-            own(stage, "on_success", stage.on_success) + (last if stage is stages[-1] else ()),
+            own(stage, "on_success", stage.on_success) + (success if stage is stages[-1] else ()),
             own(stage, "on_failure", stage.on_failure) + failure,
-            own(stage, "on_skip", stage.on_skip) + (last if stage is stages[-1] else ()),
+            own(stage, "on_skip", stage.on_skip) + (success if stage is stages[-1] else ()),
         )
         for stage in stages
     )
 
 
 async def notify_all(subscriptions: tuple[Subscription, ...], record: Record, outcome: Any) -> None:
-    """Call each of *subscriptions* with the id, *outcome*, and a payload of its own."""
+    """Call each of *subscriptions* with the id, *outcome*, and a new payload."""
     for subscription in subscriptions:
         pending = subscription.notify(record.id, outcome, record.payload())
         if pending is not None:

@@ -1,4 +1,4 @@
-"""The event bus: the only place from which callbacks and event handlers are called."""
+"""The event bus. `Subscription` objects are the only callers of callbacks and event handlers."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ Handler = Callable[..., Any]
 @define(eq=False)
 class Subscription:
     """
-    A handler, and how often it raised.
+    A handler, and how often it has raised.
 
     Attributes:
         handler: A function, sync or async; what it returns is ignored.
         name: Its name in the log.
-        errors: How often it raised.
+        errors: How often it has raised.
     """
 
     handler: Handler
@@ -34,11 +34,11 @@ class Subscription:
 
     def notify(self, *args: Any) -> Awaitable[None] | None:
         """
-        Call the handler; an `Exception` that it raises is counted, and logged the first time.
+        Call the handler. An `Exception` that it raises is counted, and logged the first time.
 
         Returns:
-            None if the handler is done, else an awaitable that waits for it. So a sync handler
-            costs no coroutine.
+            None if the handler is done, else an awaitable that finishes it. So a sync handler costs
+            no coroutine.
         """
         try:
             outcome = self.handler(*args)
@@ -72,9 +72,9 @@ class Subscription:
         self.errors += 1
         if self.errors == 1:
             logger.error(
-                "%s raised; the item is not affected. Further errors of it are counted, not logged",
+                "%s raised; the item is not affected. Its further errors are counted, not logged",
                 self.name,
-                # A tuple, because logging tests the truth value, which an error may define.
+                # A tuple, because logging tests the truth value, and an error may define its own.
                 exc_info=(type(error), error, error.__traceback__),
             )
 
@@ -82,7 +82,7 @@ class Subscription:
 async def _finish_publishing(
     first: Awaitable[None], rest: list[Subscription], event: object
 ) -> None:
-    """Wait for the handler that is not done yet, then notify the others in order."""
+    """Finish the handler that is not done yet, then notify the remaining ones in order."""
     await first
     for subscription in rest:
         pending = subscription.notify(event)
@@ -97,13 +97,13 @@ def publish_to(
     Deliver *event* to all of *subscriptions*, one after the other.
 
     Returns:
-        None if all handlers are done, else an awaitable that waits for them. Publishers test
+        None if all handlers are done, else an awaitable that finishes them. Publishers check
         *subscriptions* first, and build no event if there are none.
     """
     notified = 0
     for subscription in subscriptions:
         notified += 1
-        # As `notify()` does, without the cost of passing any number of arguments.
+        # Inlined from `notify()`, because passing `*args` has a cost.
         try:
             outcome = subscription.handler(event)
         except BaseException as error:
@@ -119,18 +119,18 @@ class EventBus:
     """
     Delivers each event to the subscriptions of its type, in the order of subscription.
 
-    Sync handlers are called inline and async ones are awaited before the item moves on. A handler
+    Sync handlers are called inline, and async ones are awaited, before the item moves on. A handler
     that raises does not affect the item: its first error is logged to the ``antflow`` logger with
-    its traceback, and all are counted in `Subscription.errors`.
+    the traceback, and all are counted in `Subscription.errors`.
 
     Attributes:
-        status_subscriptions: The subscriptions of `StatusEvent`. While there are none, no event is
-            built. The list is replaced, and never changed.
-        task_subscriptions: The subscriptions of `TaskEvent`.
+        status_subscriptions: The subscriptions to `StatusEvent`. While there are none, no such
+            event is built. The list is replaced and never mutated.
+        task_subscriptions: The subscriptions to `TaskEvent`; likewise.
     """
 
-    # Lists and not tuples: their truth value is tested several times per item, which is faster for
-    # a list.
+    # Lists and not tuples: their truth value is tested several times per item, and that is faster
+    # for a list.
     status_subscriptions: list[Subscription] = field(factory=list, init=False)
     task_subscriptions: list[Subscription] = field(factory=list, init=False)
 
@@ -146,8 +146,8 @@ class EventBus:
 
         Args:
             event_type: `StatusEvent` or `TaskEvent`.
-            handler: A function of one argument, sync or async.
-            name: Its name in the log; by default its qualified name.
+            handler: A function of one argument, sync or async; or a `Subscription`.
+            name: The name of the function in the log; by default its qualified name.
 
         Raises:
             TypeError: *event_type* is neither of the two, or *handler* cannot be called.
@@ -177,10 +177,10 @@ class EventBus:
 
     def publish(self, event: StatusEvent | TaskEvent) -> Awaitable[None] | None:
         """
-        Deliver *event*, which may be one that the caller has made.
+        Deliver *event*, which the caller has built.
 
         Returns:
-            None if all handlers are done, else an awaitable that waits for them.
+            None if all handlers are done, else an awaitable that finishes them.
         """
         if type(event) is StatusEvent:
             return publish_to(self.status_subscriptions, event)

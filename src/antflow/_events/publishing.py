@@ -1,4 +1,4 @@
-"""Building and publishing the status events of a run."""
+"""Builds and publishes status events."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ def publish(
     failed: FailedItem | None = None,
 ) -> Awaitable[None] | None:
     """
-    Publish that *record* has *status* at *stage* since *now*, in Unix seconds.
+    Publish that *record* has *status* at *stage*.
 
     Args:
         bus: Where to publish.
         status: The new status.
         record: The item.
         stage: The name of the stage.
-        worker_name: The worker that processes the item; None while it is queued.
-        now: The timestamp of the event.
-        details: Goes into the event's metadata, beside that of the item.
-        failed: The failure, for ``failed``.
+        worker_name: The worker that processes the item; None if it is queued.
+        now: The timestamp of the event, in Unix seconds.
+        details: Added to the metadata of the item in the event.
+        failed: The failure, if *status* is ``failed``.
 
     Returns:
         As `publish_to()`.
@@ -64,7 +64,7 @@ async def announce(
     details: dict[str, Any] | None = None,
     failed: FailedItem | None = None,
 ) -> None:
-    """Do as `publish()` with the present time, and wait for the handlers."""
+    """`publish()` with the current time, or that of *failed*, and wait for the handlers."""
     now = time() if failed is None else failed.timestamp
     pending = publish(bus, status, record, stage, worker_name, now, details, failed)
     if pending is not None:

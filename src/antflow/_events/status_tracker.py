@@ -1,4 +1,4 @@
-"""`StatusTracker`: keeps the status of each item, and calls the user back."""
+"""`StatusTracker`: stores the status of each item, and calls the user's callbacks."""
 
 from __future__ import annotations
 
@@ -19,28 +19,29 @@ Callback = Callable[..., Any]
 
 class StatusTracker:
     """
-    Keeps the status of each item, and calls callbacks for its events.
+    Stores the status of each item, and calls callbacks.
 
     Pass it to a pipeline: ``Pipeline(stages, status_tracker=tracker)``. It keeps its entries after
-    the run and over several runs; `clear()` removes them. Items are distinguished by id: items with
+    a run and across several runs; `clear()` removes them. Items are distinguished by id: items with
     the same id share an entry.
 
     All callbacks may be sync or async, and async ones are awaited before the item moves on. The
-    tracker is updated before they are called. One that raises is logged once, counted in
-    `callback_errors`, and does not affect the item.
+    tracker is updated before they are called. A callback that raises is logged the first time and
+    counted in `callback_errors`, and does not affect the item.
 
     Args:
         on_status_change: Called with each `StatusEvent`.
-        on_task_start: Called with the `TaskEvent` when an attempt of a task begins.
-        on_task_complete: Called with the `TaskEvent` when a task has succeeded.
-        on_task_retry: Called with the `TaskEvent` when a task has failed and will be retried.
-        on_task_fail: Called with the `TaskEvent` when a task has failed for good.
+        on_task_start: Called with the `TaskEvent` when an attempt of a task starts.
+        on_task_complete: Called with the `TaskEvent` when an attempt has succeeded.
+        on_task_retry: Called with the `TaskEvent` when an attempt has failed and another follows.
+        on_task_fail: Called with the `TaskEvent` when an attempt has failed and no other follows.
         task_concurrency_limits: By task name, how many attempts may run at the same time in all
             stages of a pipeline together. A name that no task of the pipeline has is ignored.
         on_success: ``on_success(item_id, value, payload)`` is called when an item leaves the last
             stage; *payload* is a new dict of id, value and metadata.
         on_failure: ``on_failure(item_id, error, payload)`` is called when an item fails for good.
-        history: True keeps all events of each item, a number n the last n, False the last one.
+        history: How many events of each item are kept: True for all, a number n for the last n,
+            False for the last one.
 
     Raises:
         StageValidationError: An argument is not valid.
@@ -74,16 +75,16 @@ class StatusTracker:
         }
         self.on_success = _subscription("on_success", on_success, "item_id", "value", "payload")
         self.on_failure = _subscription("on_failure", on_failure, "item_id", "error", "payload")
-        self._length = None if history is True else max(1, int(history))
-        self._of_stages: list[Subscription] = []
+        self._history_length = None if history is True else max(1, int(history))
+        self._stage_callbacks: list[Subscription] = []
         self.clear()
 
     def clear(self) -> None:
         """Remove all entries."""
-        # By item, the events that are kept: the last has the present status.
+        # By item, the events that are kept; the last one has the current status.
         self._events: dict[Any, list[StatusEvent] | deque[StatusEvent]] = {}
-        # All statuses are there from the start, so that a lookup in another thread never finds one
-        # missing and loses a count.
+        # All statuses are keys from the start, so that the dict never changes its size while
+        # another thread reads it.
         self._counts: dict[Status, int] = dict.fromkeys(get_args(Status), 0)
 
     def connect(self, bus: EventBus) -> None:
@@ -95,15 +96,15 @@ class StatusTracker:
             bus.subscribe(TaskEvent, self._notify_callback)
 
     def count_errors_of(self, subscription: Subscription) -> None:
-        """Count the errors of *subscription* in `callback_errors`, too; for callbacks of stages."""
-        self._of_stages.append(subscription)
+        """Include the errors of *subscription*, a callback of a stage, in `callback_errors`."""
+        self._stage_callbacks.append(subscription)
 
     @property
     def callback_errors(self) -> int:
         """
         How often a callback of this tracker, or of a stage of its pipelines, has raised.
 
-        An item id that raises when it is compared counts, too.
+        An item id that raises when it is compared is counted as well.
         """
         subscriptions = (
             self._own,
@@ -111,7 +112,7 @@ class StatusTracker:
             self.on_success,
             self.on_failure,
             *self._on_task.values(),
-            *self._of_stages,
+            *self._stage_callbacks,
         )
         return sum(item.errors for item in subscriptions if item is not None)
 
@@ -133,7 +134,7 @@ class StatusTracker:
         return [event for event in self._latest() if event.status == status]
 
     def get_history(self, item_id: Any) -> list[StatusEvent]:
-        """Return the events of an item that ``history`` keeps, oldest first."""
+        """Return the events of an item that were kept, oldest first."""
         return list(self._events.get(_key(item_id), ()))
 
     def get_stats(self) -> dict[str, int]:
@@ -160,12 +161,14 @@ class StatusTracker:
         try:
             events = self._events.get(key)
         except Exception:
-            # It cannot be hashed, or raises when it is compared with the others.
+            # The id cannot be hashed, or raises when it is compared with others.
             key = _key(key)
             events = self._events.get(key)
         counts = self._counts
         if events is None:
-            self._events[key] = [event] if self._length is None else deque([event], self._length)
+            self._events[key] = (
+                [event] if self._history_length is None else deque([event], self._history_length)
+            )
         else:
             counts[events[-1].status] -= 1
             events.append(event)
@@ -187,7 +190,7 @@ def _key(item_id: Any) -> Any:
     """
     Return the key of *item_id*: itself, or its whole repr if it cannot be hashed.
 
-    If it has no repr either, its identity: the event in the entry keeps it alive.
+    If its repr raises as well, the key is its identity; the event in the entry keeps it alive.
     """
     try:
         hash(item_id)

@@ -1,4 +1,4 @@
-"""Worker threads, in which the plain functions of a stage run."""
+"""The worker threads in which plain functions run."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ from typing import Any
 
 from anyio import CapacityLimiter, to_thread
 
+from .._backend.context import enter_thread
+
 
 class ThreadExecutor:
     """
     Calls functions in threads.
 
     Args:
-        max_threads: How many run at the same time. anyio's default limiter would allow 40 in all,
-            whatever the stages say.
+        max_threads: How many calls may run at the same time. anyio's default limiter would allow 40
+            in the whole process, regardless of the number of workers.
     """
 
     __slots__ = ("_limiter",)
@@ -32,6 +34,7 @@ class ThreadExecutor:
         """
 
         def in_thread() -> tuple[Any]:
+            enter_thread()
             # In a tuple, because trio refuses to return a coroutine from a thread.
             return (function(*args, **kwargs),)
 

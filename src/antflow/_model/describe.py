@@ -1,4 +1,4 @@
-"""How values and exceptions read in messages, and what an exception group consists of."""
+"""How values and exceptions are shown in messages, and the exceptions inside a group."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ def leaf_exceptions(error: BaseException) -> list[BaseException]:
     """
     Return the exceptions inside *error*, in order.
 
-    If *error* is a group, these are the exceptions of all its nested groups; else *error* itself.
+    If *error* is a group, these are the exceptions in it and in its nested groups; else *error*.
     """
     leaves: list[BaseException] = []
-    # A stack and no recursion: groups may be nested more deeply than Python may recurse.
+    # A stack and no recursion: groups may be nested more deeply than the recursion limit.
     pending = [error]
     while pending:
         part = pending.pop()
@@ -27,7 +27,7 @@ def leaf_exceptions(error: BaseException) -> list[BaseException]:
 
 
 def short_repr(value: object) -> str:
-    """Return the repr of *value*, cut to 80 characters; never raise."""
+    """Return the repr of *value*, cut to at most 80 characters; never raise."""
     try:
         text = repr(value)
     except Exception:
@@ -37,9 +37,9 @@ def short_repr(value: object) -> str:
 
 def describe_error(error: BaseException) -> str:
     """
-    Return the text of *error*; never raise, since ``__str__`` is the user's.
+    Return the text of *error*; never raise, although ``__str__`` may be the user's.
 
-    An exception without a text is named by its type, so that no report has an empty cell.
+    For an exception without a text, this is the name of its type.
     """
     try:
         return str(error) or type(error).__name__

@@ -1,22 +1,22 @@
-"""The exceptions that antflow raises itself; `TooManyFailuresError` is beside the results."""
+"""The exceptions that antflow raises; `TooManyFailuresError` is in `results`."""
 
 from __future__ import annotations
 
 
 class AntFlowError(Exception):
-    """Base class of every antflow exception."""
+    """The base class of all exceptions of antflow."""
 
 
 class PipelineError(AntFlowError):
-    """A pipeline was defined or used in a way that cannot work."""
+    """A pipeline was used in a way that cannot work, or its run ended early."""
 
 
 class StageValidationError(PipelineError, ValueError):
     """
-    A stage, its retry policy or the list of stages is not valid.
+    A definition, or an argument of a method, is not valid.
 
-    Raised when the definition is built, or, for an argument of ``run()``, before the run begins.
-    The message names the stage, the argument, what is allowed, and the value that was given.
+    It is raised when the definition is built or the method is called. The message names the
+    argument, what is allowed, and the value that was given.
     """
 
 
@@ -28,8 +28,7 @@ class TaskFailedError(AntFlowError):
         item_id: The id of the item.
         stage: The name of the stage in which it failed.
         task_name: The name of the task that raised.
-        attempts: How many attempts were made: of the task, or of the stage if that is retried as a
-            whole.
+        attempts: How many attempts were made: of the task, or, with per-stage retry, of the stage.
     """
 
     def __init__(

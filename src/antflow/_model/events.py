@@ -1,4 +1,4 @@
-"""Events: the status of an item at a stage, and the attempts of its tasks."""
+"""Events: changes of an item's status at a stage, and attempts of its tasks."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from .results import FailedItem
 Status = Literal["queued", "in_progress", "completed", "failed", "retrying", "skipped"]
 TaskEventType = Literal["start", "complete", "retry", "fail"]
 
-# Which status may follow which, for one item at one stage. None stands for an item that has not
-# reached the stage; an item leaves it with one of the statuses that nothing follows.
+# Which statuses may follow each status, for one item at one stage. None stands for an item that has
+# not reached the stage. An item leaves the stage with a status that no other follows.
 TRANSITIONS: dict[Status | None, tuple[Status, ...]] = {
     None: ("queued",),
     "queued": ("in_progress",),
     "in_progress": ("completed", "failed", "retrying", "skipped"),
-    # An item fails during its back-off if a hook of stamina's raises then.
+    # An item fails during its back-off if a hook that the user gave to stamina raises.
     "retrying": ("in_progress", "failed"),
     "completed": (),
     "failed": (),
@@ -39,9 +39,10 @@ class StatusEvent:
             when the item goes back to the queue of its stage.
         worker: The name of the worker, ``"<stage>-W<n>"``; None while the item is queued.
         timestamp: Unix seconds.
-        metadata: The item's own metadata. On ``failed`` also ``error`` (text), ``error_type``,
+        metadata: The metadata of the item. On ``failed`` also ``error`` (text), ``error_type``,
             ``task_name`` and ``attempts``; on ``retrying`` also ``error``, ``error_type``,
-            ``attempt`` (the number of the next one) and ``retry`` (the retry's number, from 1).
+            ``attempt`` (the number of the next attempt) and ``retry`` (the number of the retry,
+            from 1).
         failed_item: On ``failed``, the `FailedItem`.
     """
 
@@ -77,9 +78,9 @@ class TaskEvent:
         stage: The name of the stage.
         task_name: The name of the task function.
         worker: The name of the worker.
-        event_type: ``start``, ``complete``, ``retry`` (failed, and will be tried again) or
+        event_type: ``start``, ``complete``, ``retry`` (failed, and another attempt follows) or
             ``fail`` (failed for good).
-        attempt: The number of the attempt that this event is about, from 1.
+        attempt: The number of this attempt, from 1.
         timestamp: Unix seconds.
         error: The exception on ``retry`` and ``fail``, else None.
         duration: How long the attempt took, in seconds; None on ``start``.

@@ -1,4 +1,4 @@
-"""Frozen classes whose instances cost little: several are made for each item."""
+"""Frozen classes with cheap instances, because several are made for each item."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import Any, TypeVar
 
 _Class = TypeVar("_Class", bound="type[Any]")
 # Held while a dict is made, so that two threads that read one attribute get the same dict. It is
-# reentrant because a signal handler or a finalizer may read the attribute meanwhile.
+# reentrant because a signal handler or a finalizer may interrupt and read the attribute as well.
 _metadata_lock = RLock()
 
 
 class LazyDict:
     """
-    A descriptor for an attribute that is a dict, made when it is first read.
+    A descriptor for an attribute whose value is a dict that is made when it is first read.
 
     Args:
-        slot: The descriptor of the slot that holds it; None in the slot stands for an empty dict.
+        slot: The descriptor of the slot that holds the dict; None stands for an empty dict.
     """
 
     def __init__(self, slot: Any) -> None:
@@ -42,8 +42,8 @@ def with_lazy_metadata(cls: _Class) -> _Class:
     """
     Make ``metadata`` of *cls*, a class with slots, a `LazyDict`.
 
-    Most items bring no metadata, and the metadata of an event is rarely read. An empty dict in each
-    of them would be a seventh of what a tracker costs.
+    Most items have no metadata, and the metadata of an event is rarely read. Making an empty dict
+    for each event would be a seventh of what a tracker costs.
     """
     cls.metadata = LazyDict(cls.metadata)
     return cls
@@ -51,11 +51,11 @@ def with_lazy_metadata(cls: _Class) -> _Class:
 
 def mutable_twin(cls: type[Any]) -> Any:
     """
-    Return a subclass of *cls*, frozen and `with_lazy_metadata`, whose instances can be changed.
+    Return a subclass, with mutable instances, of *cls*, which is frozen and `with_lazy_metadata`.
 
-    Setting the fields of a frozen instance takes three times as long, because it must go past the
-    class. So an instance of the subclass is made, without arguments, all its fields are set, and
-    then its class is changed to *cls*.
+    Setting the fields of a frozen instance takes three times as long, because it must bypass the
+    ``__setattr__`` of the class. So an instance of the subclass is made without arguments, all its
+    fields are set, and then its class is changed to *cls*.
     """
     namespace = {
         "__slots__": (),

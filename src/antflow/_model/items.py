@@ -1,4 +1,4 @@
-"""What goes into a run: items with ids and metadata of their own."""
+"""`Item`: an input with an id and metadata of its own; and the default priority."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def no_metadata() -> dict[str, Any]:
 
 
 class RunningNumber(enum.Enum):
-    """Stands for the id of an `Item` that brings none: any object may be an id, None included."""
+    """The placeholder id of an `Item` without one, because any object may be an id, even None."""
 
     UNSET = "the running number"
 
@@ -26,13 +26,13 @@ class Item:
     """
     An input with an id and metadata of its own.
 
-    It says the same as the dict ``{"id": …, "value": …, **metadata}``, but nothing is guessed from
-    the shape of the value.
+    It is equivalent to the dict ``{"id": …, "value": …, **metadata}``, but nothing is guessed from
+    the shape of the input.
 
     Args:
-        value: What the first task is given.
-        id: Any object; by default the running number of the item.
-        metadata: A dict that stays with the item: results, events and callbacks have copies of it.
+        value: The argument of the first task.
+        id: Any object; by default the running number of the input.
+        metadata: A dict that stays with the item. Results, events and callbacks get copies of it.
 
     Raises:
         TypeError: *metadata* is not a dict.

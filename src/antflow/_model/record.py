@@ -1,4 +1,4 @@
-"""The record of an item inside a run: the only thing that the queues carry."""
+"""The record of an item inside a run; queues and workers carry records."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ class Record:
     """
     One item between its source and its outcome.
 
-    An `Item`, and a dict with an "id", bring their own id; any other input gets its running number.
-    A dict with an "id" and no "value" is itself the value. The class of the input decides, so a
-    proxy of a dict is a value like any other.
+    An `Item` with an id, and a dict with an "id", keep that id; any other input gets its running
+    number. A dict with an "id" and no "value" is itself the value. Only the class of the input
+    counts, so a proxy of a dict is an ordinary value.
 
     Attributes:
-        sequence_id: The position of the input in its source, from 0.
+        sequence_id: The running number of the input in the run, from 0.
         id: The id that came with the input, or `sequence_id`.
         input: The value as it came from the source.
-        value: What the next task is given; it changes with each stage.
+        value: What the current stage was given; replaced when the item leaves the stage.
     """
 
     # What rarely changes is a class attribute, so that a record is made quickly.
 
-    # Of the present stage: the number of the attempt, and its retries once it failed there.
+    # At the current stage: the number of the attempt, and the `Retries` once an attempt failed.
     attempt = 1
     retries: Any = None
-    # Lower goes first, once priorities are in use.
+    # Lower ones start first, once priorities are in use.
     priority: float = DEFAULT_PRIORITY
-    # What holds the slot of this record in a `SlotQueue`, if that is not the record itself.
+    # The object that holds the slot of this record in a `SlotQueue`, if it is not the record.
     slot: Any = None
-    # None stands for an empty dict. Never handed out: users get copies.
+    # None stands for an empty dict. Users get copies and never this dict.
     metadata: dict[str, Any] | None = None
-    # Whether the input brought neither an id nor metadata.
+    # Whether the input had neither an id nor metadata of its own.
     has_default_id = True
 
     def __init__(self, sequence_id: int, item: Any) -> None:
@@ -44,7 +44,7 @@ class Record:
         self.id = sequence_id
         self.input = item
         self.value = item
-        # isinstance() would ask the item for its __class__, and some raise when they are asked.
+        # isinstance() would read `__class__` of the item, which may raise.
         if issubclass(type(item), _WITH_ID):
             self._unwrap(item)
 
@@ -56,7 +56,7 @@ class Record:
             if item.metadata:
                 self.metadata = dict(item.metadata)
         elif "id" in item and "value" in item:
-            # pop() and no comparison of keys, which may be objects that refuse to be compared.
+            # pop(), because comparing the keys in a loop could raise: they may be any objects.
             metadata = dict(item)
             self.id = metadata.pop("id")
             self.input = self.value = metadata.pop("value")
@@ -67,15 +67,15 @@ class Record:
         self.has_default_id = self.id is self.sequence_id and self.metadata is None
 
     def identified(self) -> IdentifiedValue:
-        """Return the value with a copy of id and metadata, as the results of a run keep it."""
+        """Return the value with the id and a copy of the metadata, as `ResultStore` keeps it."""
         metadata = None if self.metadata is None else self.metadata.copy()
         return IdentifiedValue(self.id, self.value, metadata)
 
     def result(self, error: BaseException | None = None) -> PipelineResult:
-        """Return the outcome of the item; *error* if it failed."""
+        """Return the outcome of the item; *error* is given if it failed."""
         outcome = self.value if self.has_default_id else self.identified()
         return new_result(self.sequence_id, outcome, error)
 
     def payload(self) -> dict[str, Any]:
-        """Return what callbacks are given: a new dict of id, value and metadata."""
+        """Return the payload of callbacks: a new dict of id, value and metadata."""
         return {"id": self.id, "value": self.value, "metadata": dict(self.metadata or {})}

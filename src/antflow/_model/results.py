@@ -1,4 +1,4 @@
-"""What comes out of a run: results, failures, and the list that holds both."""
+"""Results, failures, and the list of results with its failures."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class PipelineResult:
     Attributes:
         id: The id that came with the input, or its running number.
         value: What the last task returned; if the item failed, what the failing stage was given.
-        sequence_id: The position of the input in the source, from 0.
-        metadata: What came with the input beside id and value.
+        sequence_id: The running number of the input in the run, from 0.
+        metadata: What came with the input in addition to id and value.
         error: The exception if the item failed, else None.
     """
 
@@ -39,12 +39,12 @@ class PipelineResult:
 
     @property
     def is_success(self) -> bool:
-        """Whether the item went through all stages."""
+        """Whether the item passed all stages."""
         return self.error is None
 
 
 class IdentifiedValue:
-    """The value of an item that brought an id or metadata, together with these."""
+    """The value of an item together with its own id or metadata."""
 
     __slots__ = ("id", "metadata", "value")
 
@@ -59,10 +59,10 @@ _MutableResult = mutable_twin(PipelineResult)
 
 def new_result(sequence_id: int, outcome: Any, error: BaseException | None) -> PipelineResult:
     """
-    Return a `PipelineResult`, in a fraction of the time that its class takes.
+    Return a `PipelineResult`, in a fraction of the time that its constructor takes.
 
     Args:
-        sequence_id: The position of the input in the source.
+        sequence_id: The running number of the input in the run.
         outcome: The bare value, or an `IdentifiedValue`.
         error: The exception if the item failed.
     """
@@ -84,7 +84,7 @@ def new_result(sequence_id: int, outcome: Any, error: BaseException | None) -> P
 @frozen
 class FailedItem:
     """
-    An item that failed for good, with what is needed to examine it or to feed it again.
+    An item that failed for good, with everything needed to examine it or to feed it again.
 
     Attributes:
         item_id: The id of the item.
@@ -94,12 +94,12 @@ class FailedItem:
         attempts: How many attempts were made of the failing task (per-task retry) or stage
             (per-stage retry).
         timestamp: When it failed, in Unix seconds.
-        value: The input as it came from the source: feed this to run the item from the start.
+        value: The value as it came from the source: feed this to start again at the first stage.
         stage_value: What the failing stage was given: feed this to continue at that stage.
         exception: The exception itself, with its traceback.
-        task_name: The task that raised.
-        metadata: What came with the input beside id and value.
-        sequence_id: The position of the input in the source, from 0.
+        task_name: The name of the task that raised, or ``"skip_if"``.
+        metadata: What came with the input in addition to id and value.
+        sequence_id: The running number of the input in the run, from 0.
     """
 
     item_id: Any
@@ -116,7 +116,7 @@ class FailedItem:
     sequence_id: int | None = None
 
     def as_exception(self) -> TaskFailedError:
-        """Return a `TaskFailedError` that names item, stage and task, caused by the exception."""
+        """Return a `TaskFailedError` that names item, stage and task, with `exception` as cause."""
         attempts = "1 attempt" if self.attempts == 1 else f"{self.attempts} attempts"
         error = TaskFailedError(
             f"item {short_repr(self.item_id)} failed in stage {self.stage!r}, "
@@ -132,7 +132,7 @@ class FailedItem:
 
 class Results(list[PipelineResult]):
     """
-    The successful results of a run in input order: a list, with the failures beside it.
+    A list of the successful results of a run in input order, with the failures as an attribute.
 
     Attributes:
         failures: A `FailedItem` for each input that failed, in the order in which they failed.
@@ -160,8 +160,8 @@ class Results(list[PipelineResult]):
         Raise if any item failed.
 
         Raises:
-            ExceptionGroup: One `TaskFailedError` for each failure, each caused by the task's own
-                exception.
+            ExceptionGroup: It contains one `TaskFailedError` for each failure, with the exception
+                of the task as cause.
         """
         if self.failures:
             count = len(self.failures)
@@ -176,7 +176,7 @@ class TooManyFailuresError(PipelineError):
     More items failed than ``max_failures`` allows, and the run was stopped.
 
     Attributes:
-        results: What was finished before the stop, with its ``failures``.
+        results: The results and ``failures`` up to the stop.
         max_failures: How many failures were allowed.
     """
 

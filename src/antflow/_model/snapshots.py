@@ -1,4 +1,4 @@
-"""Snapshots: the state of a run as copies, which the run does not change."""
+"""Snapshots: copies of the state of a run, which the run does not change."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class WorkerState:
         worker_name: ``"<stage>-W<n>"``.
         stage: The name of its stage.
         status: ``busy`` while it has an item in progress, else ``idle``.
-        current_item_id: The id of that item.
+        current_item_id: The id of the item in progress.
         current_task: The name of the task that runs, or will run first.
-        processing_since: When it took the item, in Unix seconds.
+        processing_since: When the worker took the item, in Unix seconds.
     """
 
     worker_name: str
@@ -41,11 +41,12 @@ class WorkerMetrics:
     Attributes:
         worker_name: ``"<stage>-W<n>"``.
         stage: The name of its stage.
-        items_processed: How many items it finished with success, skipped ones included.
-        items_failed: How many items failed for good while it processed them.
-        total_processing_time: Seconds in which it had an item in progress, back-off included.
-        last_active: When it last took or finished an item, in Unix seconds; None before the first
-            is finished.
+        items_processed: How many items it finished with success, including skipped ones.
+        items_failed: How many items failed for good at this worker.
+        total_processing_time: The seconds that it spent on items, without the one in progress.
+            Waits between the attempts of a task are included.
+        last_active: When it last took or finished an item, in Unix seconds; None before it has
+            finished one.
     """
 
     worker_name: str
@@ -57,7 +58,7 @@ class WorkerMetrics:
 
     @property
     def avg_processing_time(self) -> float:
-        """Seconds per finished item; 0.0 before the first."""
+        """The seconds per finished item; 0.0 before the first."""
         finished = self.items_processed + self.items_failed
         return self.total_processing_time / finished if finished else 0.0
 
@@ -65,16 +66,17 @@ class WorkerMetrics:
 @frozen
 class StageStats:
     """
-    Where the items of one stage are. Each item that reached the stage is counted once.
+    The items of one stage, by status. Each item that reached the stage is counted once.
 
     Attributes:
         stage_name: The name of the stage.
-        pending_items: Have reached the stage and are not in progress: in its queue, blocked because
-            the queue is full, or waiting for their next attempt.
-        in_progress_items: Are being processed by a worker.
-        completed_items: Have left the stage with success.
-        failed_items: Have failed at the stage for good.
-        skipped_items: Have left the stage unprocessed, because ``skip_if`` was true.
+        pending_items: How many have reached the stage and are not in progress: they are in its
+            queue, wait for room there, or wait for their next attempt. 0 once the run has ended.
+        in_progress_items: How many are being processed by a worker.
+        completed_items: How many have left the stage with success, without skipped ones.
+        failed_items: How many have failed at the stage for good.
+        skipped_items: How many have left the stage unchanged, because ``skip_if`` returned a true
+            value.
     """
 
     stage_name: str
@@ -88,14 +90,15 @@ class StageStats:
 @frozen
 class PipelineStats:
     """
-    Where the items of the newest run are.
+    The items of a run, in numbers.
 
     Attributes:
         items_processed: How many items have left the last stage.
         items_failed: How many items have failed for good, in any stage.
-        items_in_flight: How many items were read from the source and are neither of the two.
-        queue_sizes: By stage name, how many items wait in its queue or for their next attempt:
-            the pending items without those that are blocked because the queue is full.
+        items_in_flight: How many items are pending or in progress at any stage; 0 once the run has
+            ended.
+        queue_sizes: By stage name, the number of pending items, but at most the capacity of the
+            queue: items beyond that wait for room, or for their next attempt.
         stage_stats: By stage name, the statistics of the stage.
     """
 
@@ -115,7 +118,7 @@ class ErrorSummary:
         total_failed: How many items failed for good.
         errors_by_type: By the name of the exception's class, most frequent first.
         errors_by_stage: By the name of the stage, most frequent first.
-        failed_items: One `FailedItem` each, in the order in which they failed.
+        failed_items: The failures, in the order in which the items failed.
     """
 
     total_failed: int
@@ -138,14 +141,14 @@ class ErrorSummary:
 @frozen
 class DashboardSnapshot:
     """
-    What a dashboard shows, taken at one instant.
+    The state of a run for a dashboard, taken at one instant.
 
     Attributes:
         worker_states: By worker name; workers that have not been started are idle.
         worker_metrics: By worker name.
-        pipeline_stats: Where the items are.
+        pipeline_stats: How many items are where.
         error_summary: Counts of the failures.
-        timestamp: Unix seconds.
+        timestamp: When it was taken, in Unix seconds.
     """
 
     worker_states: dict[str, WorkerState]

@@ -1,4 +1,4 @@
-"""The sources of a run: each is read into a stage, as far as there is room."""
+"""Reads one source into a stage, as far as there is room."""
 
 from __future__ import annotations
 
@@ -12,24 +12,31 @@ from collections.abc import (
     Iterable,
     Iterator,
 )
+from itertools import count
 from time import time
-from typing import Any
+from typing import Any, NoReturn
 
-from anyio import CancelScope, Event, WouldBlock
+from anyio import CancelScope, Event, WouldBlock, get_cancelled_exc_class
 from anyio.lowlevel import checkpoint
 from attrs import define, field
 
-from .._backend.cancellation import is_item_failure
-from .._backend.fairness import ITEMS_PER_TURN
-from .._backend.task_groups import raise_attribute
+from .._backend.cancellation import is_item_failure, stray_cancellation
+from .._backend.fairness import ITEMS_PER_YIELD
+from .._backend.task_groups import close_generator
 from .._events.event_bus import EventBus
 from .._events.publishing import publish
+from .._model.errors import PipelineError
 from .._model.items import DEFAULT_PRIORITY
 from .._model.record import Record
 from .._state.lifecycle import Completion
 from .._state.result_store import NO_OUTCOME
 from .._workers.pool import Pool
 from .._workers.result_sink import ResultSink
+from .outbox import Outbox
+
+_PLAIN_ITERABLES: tuple[Iterable[Any], ...] = ([], (), range(0), {}, {}.values(), set(), count())
+# These iterators run no code of the user, and so hold no scope open.
+_PLAIN_ITERATORS = frozenset(type(iter(iterable)) for iterable in _PLAIN_ITERABLES)
 
 
 @define(eq=False)
@@ -37,21 +44,26 @@ class Feeder:
     """
     Reads one source into one stage.
 
-    It runs in a loop task of the run, also if somebody waits for it elsewhere. So whatever ends
-    that wait, an item that was read always reaches the stage.
+    It runs in a loop task of the run, even if a caller of `feed()` waits for it. So if that caller
+    is cancelled, an item that was read still reaches the stage.
+
+    A generator may hold scopes, limits and task groups open across its yields. They belong to the
+    loop task that runs it, and may be cancelled while the feeder waits for room. So the source is
+    started, read and closed in this loop task; items for which there is no room are sent by another
+    one; and a cancellation that is not that of the run is raised at the ``yield`` of the generator.
 
     Args:
         source: Read lazily; closed at the end if it is a generator.
         pool: The pool of the stage.
         priority: The priority of each item.
-        sink: If given, an item is read only when there is room for it in the window.
+        sink: If given, an item is read only when the window of this sink has room for it.
 
     Attributes:
         admitted: How many items were read so far.
-        error: What the source raised. The items that it gave before are processed all the same.
-        paused: Set once the feeder has waited for room, or has ended.
-        done: Set when it has ended, for whatever reason.
-        detached: Whether nobody waits for it, so that the run must raise its error.
+        error: What the source raised. The items before that are still processed.
+        paused: Set when the feeder first has to wait before it reads on, or has ended.
+        done: Set when the feeder has ended, for any reason.
+        detached: Whether no caller waits for it, so that the run must raise its error.
     """
 
     source: Iterable[Any] | AsyncIterable[Any]
@@ -65,89 +77,160 @@ class Feeder:
     detached: bool = field(default=False, init=False)
     _scope: CancelScope = field(factory=CancelScope, init=False)
     _stopped: bool = field(default=False, init=False)
-    # Whether an item was read for which there is no room yet.
-    _sending: bool = field(default=False, init=False)
+    # What sends the items for which there is no room.
+    _outbox: Outbox = field(init=False)
+    # Whether the source runs, and not the feeder; and whether its next item is in the window then.
+    _in_source: bool = field(default=False, init=False)
+    _has_entered: bool = field(default=False, init=False)
+    # Whether the source may hold scopes open, and the cancellation of one of them.
+    _has_scopes: bool = field(default=True, init=False)
+    _cancellation: BaseException | None = field(default=None, init=False)
     # Whether the next item is read without a question: there is no window, and no stop.
-    _unchecked: bool = field(init=False)
+    _unrestricted: bool = field(init=False)
     _completion: Completion = field(init=False)
     _bus: EventBus = field(init=False)
     _reserve: Callable[[object], None] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        pool, services = self.pool, self.pool.services
-        pool.queue.max_queued += 1
-        self._unchecked = self.sink is None
+        services = self.pool.services
+        self.pool.queue.max_queued += 1
+        self._unrestricted = self.sink is None
+        self._outbox = Outbox(self.pool)
         self._completion = services.completion
         self._bus = services.bus
         self._reserve = services.state.results.reserve
 
     async def run(self) -> None:
         """Read the source to its end, or until `stop()`."""
+        self.pool.services.token.enter()
         try:
-            await self._read_and_close()
+            try:
+                await self._read_and_close()
+            finally:
+                if self._outbox.unsent:
+                    await self._outbox.wait_until_sent()
         except BaseException as error:
+            self._outbox.drop()
             if not is_item_failure(error):
                 raise
-            self.error = error
+            self.error = error if isinstance(error, Exception) else stray_cancellation(error)
         finally:
+            if self.sink is not None and self._in_source and self._has_entered:
+                self.sink.leave()
             self.pool.queue.max_queued -= 1
             self.paused.set()
             self.done.set()
 
     def stop(self) -> bool:
         """
-        Read no further; what was read already is processed.
+        Read no further; what was already read is processed.
 
         Returns:
-            Whether it ends at once, because none of its items waits for room.
+            Whether the feeder ends at once, because it has no item that waits for room.
         """
         self._stopped = True
-        self._unchecked = False
-        if not self._sending:
+        self._unrestricted = False
+        if self._in_source:
             self._scope.cancel()
-        return not self._sending
+        elif self.sink is not None:
+            self.sink.wake_feeders()
+        return not self._outbox.unsent
 
     async def _read_and_close(self) -> None:
-        # A generator may hold files and connections. It is closed outside of the scope, so that
-        # after `stop()` its cleanup may await.
-        if isinstance(self.source, AsyncIterable):
-            async_items = aiter(self.source)
-            try:
-                with self._scope:
-                    if not await self._finish_sending(None):
-                        await self._read_async(async_items)
-            finally:
-                if isinstance(async_items, AsyncGenerator):
-                    await async_items.aclose()
-        else:
-            items = iter(self.source)
-            try:
-                with self._scope:
-                    if not await self._finish_sending(None):
-                        await self._read(items)
-            finally:
-                if isinstance(items, Generator):
-                    items.close()
+        # A generator may hold files, connections and scopes. It is closed inside the feeder's own
+        # scope, because its scopes were entered there.
+        with self._scope:
+            if isinstance(self.source, AsyncIterable):
+                async_items = aiter(self.source)
+                try:
+                    await self._read_async(async_items)
+                finally:
+                    if isinstance(async_items, AsyncGenerator):
+                        await close_generator(async_items)
+            else:
+                items = iter(self.source)
+                self._has_scopes = self._outbox.has_own_task = type(items) not in _PLAIN_ITERATORS
+                try:
+                    await self._read(items)
+                finally:
+                    if isinstance(items, Generator):
+                        items.close()
 
     async def _read_async(self, items: AsyncIterator[Any]) -> None:
-        async for item in items:
-            pending = self._admit(item)
-            if pending is not None and await pending:
+        throw: Any = items.athrow if isinstance(items, AsyncGenerator) else _cannot_throw
+        go_on = await self._wait(self._prepare_next())
+        while go_on:
+            if self._cancellation is not None:
+                try:
+                    item = await throw(self._take_cancellation())
+                except StopAsyncIteration:
+                    return
+                go_on = await self._wait(self._admit_reply(item))
+                continue
+            async for item in items:
+                pending = self._admit(item)
+                if pending is not None and not (go_on := await self._wait(pending)):
+                    break
+                if self._cancellation is not None:
+                    break
+            else:
                 return
 
     async def _read(self, items: Iterator[Any]) -> None:
-        for item in items:
-            pending = self._admit(item)
-            if pending is not None and await pending:
+        throw: Any = items.throw if isinstance(items, Generator) else _cannot_throw
+        go_on = await self._wait(self._prepare_next())
+        while go_on:
+            if self._cancellation is not None:
+                try:
+                    item = throw(self._take_cancellation())
+                except StopIteration:
+                    return
+                go_on = await self._wait(self._admit_reply(item))
+                continue
+            for item in items:
+                pending = self._admit(item)
+                if pending is not None and not (go_on := await self._wait(pending)):
+                    break
+                if self._cancellation is not None:
+                    break
+            else:
                 return
+
+    async def _wait(self, pending: Awaitable[bool]) -> bool:
+        """
+        Await *pending*, and return what it does: whether to read on.
+
+        A cancellation that is caused by a scope of the source is kept, to be thrown into it.
+        """
+        self._in_source = False
+        try:
+            return await pending
+        except get_cancelled_exc_class() as error:
+            is_stopping = self.pool.services.state.lifecycle.is_stopping
+            if is_stopping or self._scope.cancel_called or not self._has_scopes:
+                raise
+            self._cancellation = error
+            self._has_entered = False
+            return True
+        finally:
+            self._in_source = True
+
+    def _take_cancellation(self) -> BaseException:
+        # No variable of a frame in its traceback may refer to it.
+        cancellation, self._cancellation = self._cancellation, None
+        assert cancellation is not None
+        try:
+            return cancellation
+        finally:
+            del cancellation
 
     def _admit(self, item: Any) -> Awaitable[bool] | None:
         """
         Count *item*, and put it into the queue of the stage.
 
         Returns:
-            None to read on, else what must be awaited first: it returns whether to stop. So an item
-            that need not wait costs no coroutine.
+            None to read on, else what must be awaited first: it returns whether to read on. So an
+            item that need not wait costs no coroutine.
         """
         pool, completion = self.pool, self._completion
         record = Record(completion.admitted, item)
@@ -157,140 +240,61 @@ class Feeder:
         self.admitted = admitted = self.admitted + 1
         if self.priority != DEFAULT_PRIORITY:
             record.priority = self.priority
-        # Published before it is sent, because a waiting worker may have the item before `send`
-        # returns.
+        if self._outbox.unsent:
+            return self._prepare_next(record, must_publish=True)
+        # First, because a worker may have the item before `send` returns.
         if self._bus.status_subscriptions:
             pending = publish(self._bus, "queued", record, pool.name, None, time())
             if pending is not None:
-                return self._finish_sending(_publish_and_send(pending, record, pool))
-        inlet = pool.queue.inlet
+                return self._prepare_next(record, handlers=pending)
         try:
-            inlet.send_nowait(record)
+            pool.queue.inlet.send_nowait(record)
         except WouldBlock:
-            return self._finish_sending(inlet.send(record))
-        if admitted % ITEMS_PER_TURN and (self._unchecked or self._may_read_on()):
+            return self._prepare_next(record)
+        if admitted % ITEMS_PER_YIELD and (self._unrestricted or self._enter_window()):
             return None
-        return self._finish_sending(None)
+        return self._prepare_next()
 
-    def _may_read_on(self) -> bool:
-        """Let the next item into the window, if there is room and the feeder was not stopped."""
+    async def _admit_reply(self, item: Any) -> bool:
+        """Admit what the source yielded in reply to a cancellation, also beyond the window."""
+        if self.sink is not None:
+            self.sink.enter_anyway()
+        pending = self._admit(item)
+        # If there is nothing to wait for, the next item is in the window already.
+        self._has_entered = pending is None
+        return True if pending is None else await pending
+
+    def _enter_window(self) -> bool:
+        """Let the next item enter the window; return False if it is full or after `stop()`."""
         return not self._stopped and self.sink is not None and self.sink.enter()
 
-    async def _finish_sending(self, pending: Awaitable[None] | None) -> bool:
+    async def _prepare_next(
+        self,
+        record: Record | None = None,
+        *,
+        must_publish: bool = False,
+        handlers: Awaitable[None] | None = None,
+    ) -> bool:
         """
-        Await *pending*, which sends an item, and then room for the next one.
+        Send *record*, if given, and wait for room for the next item.
 
         Returns:
-            Whether to stop reading.
+            Whether to read on.
         """
-        if pending is not None:
-            if self._scope.cancel_called:
-                # The source gave one more item at the moment of the stop.
-                self.pool.queue.max_queued += 1
-                self.pool.services.tasks.start(self._send_last(pending))
-                return True
-            self._sending = True
+        if record is not None:
             self.paused.set()
-            await pending
-            self._sending = False
-        if self.admitted and not self.admitted % ITEMS_PER_TURN:
+            await self._outbox.send(record, must_publish, handlers)
+        if self.admitted and not self.admitted % ITEMS_PER_YIELD:
             await checkpoint()
-        if self.sink is not None and not self._stopped:
-            await self.sink.wait_to_enter()
-        return self._stopped
-
-    async def _send_last(self, pending: Awaitable[None]) -> None:
-        try:
-            await pending
-        finally:
-            self.pool.queue.max_queued -= 1
+        while not self._stopped and self.sink is not None and not self.sink.enter():
+            self.paused.set()
+            await self.sink.wait_for_window()
+        self._has_entered = not self._stopped
+        return not self._stopped
 
 
-async def _publish_and_send(pending: Awaitable[None], record: Record, pool: Pool) -> None:
-    await pending
-    try:
-        pool.queue.inlet.send_nowait(record)
-    except WouldBlock:
-        await pool.queue.inlet.send(record)
-
-
-class Feeds:
-    """
-    The sources that one run reads.
-
-    Attributes:
-        opened: Set when the pools are there, or the run has ended.
-    """
-
-    def __init__(self, completion: Completion, sink: ResultSink | None) -> None:
-        self.opened = Event()
-        self._completion = completion
-        self._window = None if sink is None or sink.window is None else sink
-        self._pools: list[Pool] = []
-        self._feeders: set[Feeder] = set()
-        self._source_error: BaseException | None = None
-
-    def open(self, pools: list[Pool]) -> None:
-        """Feed into *pools* from now on."""
-        self._pools = pools
-        self.opened.set()
-
-    def add(
-        self, source: Iterable[Any] | AsyncIterable[Any], target: int, priority: float
-    ) -> Feeder:
-        """Return a feeder of *source* into the stage with the index *target*; `run()` it."""
-        if priority != DEFAULT_PRIORITY:
-            for pool in self._pools:
-                pool.use_priorities()
-        feeder = Feeder(source, self._pools[target], priority, self._window)
-        self._feeders.add(feeder)
-        self._completion.feeders += 1
-        return feeder
-
-    async def wait_for(self, feeder: Feeder, *, to_end: bool) -> int:
-        """
-        Wait until *feeder* has read its source, or, unless *to_end*, until it waits for room.
-
-        Returns:
-            How many items were admitted so far.
-
-        Raises:
-            Exception: What the source raised.
-        """
-        try:
-            await (feeder.done if to_end else feeder.paused).wait()
-        except BaseException:
-            if feeder.stop():
-                with CancelScope(shield=True):
-                    await feeder.done.wait()
-            raise
-        feeder.detached = not feeder.done.is_set()
-        if feeder.error is not None:
-            raise_attribute(feeder, "error")
-        return feeder.admitted
-
-    async def run(self, feeder: Feeder) -> None:
-        """Let *feeder* read its source."""
-        try:
-            await feeder.run()
-        finally:
-            if feeder.detached and self._source_error is None:
-                self._source_error, feeder.error = feeder.error, None
-            self._feeders.discard(feeder)
-            self._completion.feeders -= 1
-            self._completion.check()
-
-    def stop(self) -> None:
-        """Read no further."""
-        for feeder in self._feeders:
-            feeder.stop()
-
-    def close(self) -> None:
-        """The run has ended: drop what refers to it."""
-        self._pools = []
-        self.opened.set()
-
-    def raise_source_error(self) -> None:
-        """Raise, once, what a source has raised for which nobody waited."""
-        if self._source_error is not None:
-            raise_attribute(self, "_source_error")
+def _cannot_throw(cancellation: BaseException) -> NoReturn:
+    raise PipelineError(
+        "a scope or time limit that the source holds open was cancelled while the source was not "
+        "running. Write the source as a generator: the cancellation is raised at its yield then."
+    ) from cancellation

@@ -1,4 +1,4 @@
-"""A task group beside the body of a block, in which runs live."""
+"""The task group of a block: runs live in it, beside the body of the block."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from types import TracebackType
 from anyio import CancelScope, create_task_group, get_cancelled_exc_class
 from anyio.abc import TaskGroup
 
-from .._backend.task_groups import fatal_errors, raise_fatal
+from .._backend.task_groups import fatal_errors, raise_errors
 from .._state.lifecycle import EndReason
+from .early_end import raise_for_unexpected_end
 from .run import Run
 from .signals import handling_signals
 
@@ -20,18 +21,18 @@ if sys.version_info < (3, 11):
 
 class RunHost:
     """
-    What ``async with`` opens for a pipeline, for ``open()`` and for a stream.
+    The task group that ``async with`` opens for a pipeline, for ``open()`` and for a stream.
 
-    An exception of the body comes out as itself, and cancels the runs. An error that ends a run
-    cancels the body, and comes out as itself.
+    An exception of the body cancels the runs, and an error that ends a run cancels the body. Either
+    is raised as itself, not in a group.
 
     With *handle_signals*, the first SIGINT or SIGTERM drains the run. It also cancels the body at
     its next await, unless *cancel_on_exit*: then the body is the consumer of what is drained. The
-    second signal cancels both, and KeyboardInterrupt comes out.
+    second signal cancels both, and KeyboardInterrupt is raised.
 
     Args:
-        cancel_on_exit: Whether a body that ends without an exception cancels the run; by default
-            it waits until everything that was fed is finished.
+        cancel_on_exit: Whether the run is cancelled when the body ends without an exception. By
+            default the exit waits until everything that was fed is finished.
         handle_signals: Whether to handle SIGINT and SIGTERM while the block is open.
 
     Attributes:
@@ -47,15 +48,22 @@ class RunHost:
         self._cancel_on_exit = cancel_on_exit
         self._handle_signals = handle_signals
         self._signals: AbstractContextManager[None] | None = None
-        # Of the body alone; it is open if signals are handled.
-        self._body = CancelScope()
+        # Of the body alone; it exists if signals are handled.
+        self._body: CancelScope | None = None
         # Whether the second signal has cancelled the body, or left items unfinished.
         self._is_interrupted = False
+        # Runs that were started before `run` and have not ended; and the errors of those that have.
+        self._earlier: list[Run] = []
+        self._errors: list[BaseException] = []
 
     def start(self, run: Run) -> None:
-        """Start *run*; the run before, which has nothing to do any more, ends."""
+        """Start *run*, and let the previous one, if any, end when it is idle."""
         if self.run is not None:
             self.run.finish()
+            self._earlier.append(self.run)
+        for earlier in [one for one in self._earlier if one.ended.is_set()]:
+            self._errors += earlier.take_source_errors()
+            self._earlier.remove(earlier)
         self.run = run
         self.group.start_soon(run.execute)
 
@@ -72,13 +80,14 @@ class RunHost:
         self.group = create_task_group()
         await self.group.__aenter__()
         if self._handle_signals:
+            self._body = CancelScope()
             self._body.__enter__()
         return self
 
     def _drain(self) -> None:
         if self.run is not None:
             self.run.drain()
-        if not self._cancel_on_exit:
+        if self._body is not None and not self._cancel_on_exit:
             self._body.cancel()
 
     def _interrupt(self) -> None:
@@ -95,10 +104,10 @@ class RunHost:
         traceback: TracebackType | None,
     ) -> bool | None:
         """
-        Wait for the end of the runs; or, if the body raised, cancel them.
+        Wait for the end of the runs; if the body raised, cancel them first.
 
         Raises:
-            Exception: What the source that the run was opened with has raised.
+            Exception: What a source raised that no caller of `feed()` waited for.
         """
         self.is_leaving = True
         try:
@@ -122,7 +131,7 @@ class RunHost:
         traceback: TracebackType | None,
     ) -> BaseException | None:
         """Return what the body has raised, without the cancellation by the first signal."""
-        if not self._handle_signals:
+        if self._body is None:
             return exc
         try:
             return None if self._body.__exit__(exc_type, exc, traceback) else exc
@@ -139,9 +148,18 @@ class RunHost:
             else:
                 self.run.finish()
         handled = await self._close_group(exc)
-        if exc is None and self.run is not None and not self._cancel_on_exit:
-            self.run.raise_source_error()
+        if exc is None and not self._cancel_on_exit:
+            self._raise_for_early_end()
         return handled
+
+    def _raise_for_early_end(self) -> None:
+        runs = self._earlier if self.run is None else [*self._earlier, self.run]
+        for run in runs:
+            self._errors += run.take_source_errors()
+        if self._errors:
+            raise_errors(self._errors, "several sources raised")
+        for run in runs:
+            raise_for_unexpected_end(run.state.lifecycle, run.completion)
 
     async def _close_group(self, exc: BaseException | None) -> bool | None:
         is_error = exc is not None and not isinstance(exc, get_cancelled_exc_class())
@@ -150,18 +168,17 @@ class RunHost:
         handled: bool | None = False
         fatal: list[BaseException] = []
         try:
-            # The group does not see an error of the body, or it would come out in a group.
-            seen = None if exc is None or is_error else exc
-            traceback = None if seen is None else seen.__traceback__
-            handled = await self.group.__aexit__(
-                None if seen is None else type(seen), seen, traceback
-            )
+            # An error of the body is not passed to the group, which would raise it in a group.
+            if exc is None or is_error:
+                handled = await self.group.__aexit__(None, None, None)
+            else:
+                handled = await self.group.__aexit__(type(exc), exc, exc.__traceback__)
         except BaseExceptionGroup as errors:
             fatal = fatal_errors(errors)
-        try:
-            if fatal:
-                raise_fatal(fatal if exc is None or not is_error else [exc, *fatal])
-        finally:
-            # The traceback of each refers to this frame.
-            del fatal, exc
+        if fatal:
+            if is_error and exc is not None:
+                fatal.insert(0, exc)
+            # The traceback of each error refers to this frame.
+            del exc
+            raise_errors(fatal, "the run was ended by several errors")
         return False if is_error else handled

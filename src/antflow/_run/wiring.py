@@ -1,4 +1,4 @@
-"""What a run is built from, and how its queues and pools are built from that."""
+"""`RunPlan`: what a run is built from; and the construction of its queues and pools."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from attrs import frozen
 
+from .._backend.context import RunToken
 from .._backend.task_groups import RunTasks
 from .._events.callbacks import StageCallbacks
 from .._events.event_bus import EventBus
@@ -31,13 +32,13 @@ class RunPlan:
     Attributes:
         state: The state of this run.
         bus: Where events are published.
-        callbacks: The callbacks for values, one entry for each stage.
+        callbacks: The callbacks with values, one entry for each stage.
         limits: By task name, how many attempts may run at the same time in all stages together.
         sink: Where the results go, if the run is a stream.
-        source: What to feed from the start, if anything.
-        target: The index of the stage that *source* is fed to.
+        source: What to read from the start, if anything.
+        target: The index of the stage that the items of *source* enter.
         priority: The priority of the items of *source*.
-        watchdog: Watches each call of a task, if given.
+        watchdog: If given, it watches each call of a task.
     """
 
     state: RunState
@@ -52,24 +53,28 @@ class RunPlan:
 
 
 def build_pools(
-    plan: RunPlan, completion: Completion, tasks: RunTasks, stragglers: Stragglers
+    plan: RunPlan,
+    completion: Completion,
+    token: RunToken,
+    tasks: RunTasks,
+    stragglers: Stragglers,
 ) -> list[Pool]:
     """Return the pools of a run, in the order of its stages."""
     state, sink = plan.state, plan.sink
     final = (
         ResultsOutlet(state.results, completion) if sink is None else StreamOutlet(sink, completion)
     )
-    services = RunServices(state, completion, plan.bus, tasks, stragglers, final)
+    services = RunServices(state, completion, plan.bus, token, tasks, stragglers, final)
     semaphores = make_semaphores(plan.limits) if plan.limits else {}
     pools: list[Pool] = []
     outlet: Outlet = final
-    # From the last stage to the first, because each hands over to the next.
+    # From the last stage to the first, because each stage needs the queue of the next.
     for stage_state, callbacks in zip(reversed(state.stages), reversed(plan.callbacks)):
         stage = stage_state.stage
         queue = open_queue(stage)
         runner = TaskRunner(stage, plan.bus, semaphores, plan.watchdog)
         if pools:
-            # Each worker may wait to send one item.
+            # Each worker of this stage may hold one item that waits for room there.
             pools[0].queue.max_queued += stage.workers
         pools.insert(0, Pool(services, stage_state, callbacks, runner, queue, outlet))
         outlet = NextStage(queue, stage_state, stage.name, plan.bus)

@@ -1,4 +1,4 @@
-"""What can be asked of a run: its results and figures, as copies."""
+"""The results and statistics of a run, as copies."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from .run_state import RunState
 
 class Inspection:
     """
-    Answers questions about a run from its state.
+    Properties and methods that return the state of a run.
 
-    All answers are copies that the run does not change. Those that were taken without an await in
+    They return copies, which the run does not change. Copies that were taken without an await in
     between are consistent with one another.
     """
 
@@ -36,11 +36,11 @@ class Inspection:
 
     @property
     def failures(self) -> list[FailedItem]:
-        """The failures so far, in the order in which they happened."""
+        """The failures so far, in the order in which they occurred."""
         return list(self._state.results.failures)
 
     def get_stats(self) -> PipelineStats:
-        """Return where the items are."""
+        """Return how many items are where."""
         has_ended = self._state.lifecycle.phase is Phase.ENDED
         stage_stats = {}
         queue_sizes = {}
@@ -52,7 +52,7 @@ class Inspection:
             stage_stats[name] = StageStats(
                 name, pending, in_progress, passed - state.skipped, failed, state.skipped
             )
-            # The others are blocked because the queue is full.
+            # The remaining pending items wait for room, or for their next attempt.
             queue_sizes[name] = int(min(pending, state.stage.capacity))
             in_flight += pending + in_progress
             failures += failed
@@ -89,7 +89,7 @@ class Inspection:
         return self._state.results.error_summary()
 
     def get_dashboard_snapshot(self) -> DashboardSnapshot:
-        """Return all of these figures, taken at one instant."""
+        """Return all of these statistics, taken at the same time."""
         return DashboardSnapshot(
             self.get_worker_states(),
             self.get_worker_metrics(),

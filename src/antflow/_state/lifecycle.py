@@ -1,4 +1,4 @@
-"""The life of a run: its phases, why it ended, and when everything that was fed is finished."""
+"""The phase of a run, why it ended, and when everything that was fed is finished."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from .._backend.cancellation_watch import CancellationWatch
 
 class Phase(enum.IntEnum):
     """
-    What a run is doing. The phases follow one another in this order; some may be left out.
+    What a run is doing. The phases follow one another in this order; some may be skipped.
 
-    A run that is shut down before its pools are there goes from ``OPENING`` to ``DRAINING``.
+    A run that is shut down before its pools are built goes from ``OPENING`` to ``DRAINING``.
     """
 
     OPENING = 0
-    """The pools are not there yet; calls of ``feed()`` wait for them."""
+    """The pools are not built yet; calls of ``feed()`` wait for them."""
     FEEDING = 1
     """It takes input."""
     DRAINING = 2
     """It takes no more input, and finishes what was read."""
     CANCELLING = 3
-    """No worker takes another item, and all loop tasks are being cancelled."""
+    """No worker takes another item, and all loop tasks are cancelled or will be shortly."""
     ENDED = 4
-    """Nothing of it runs any more."""
+    """No loop task of the run is left."""
 
 
 class EndReason(enum.Enum):
@@ -45,9 +45,10 @@ class Lifecycle:
     The phase of one run. It only advances.
 
     Attributes:
-        phase: The present one.
-        reason: Why the run left `Phase.FEEDING`; None before, and if it was cancelled from outside.
-        is_stopping: Whether the phase is `Phase.CANCELLING` or later. Workers look at this before
+        phase: The current phase.
+        reason: Why the run takes no more input, or why it was cancelled; None before, and if only a
+            cancellation or an error from outside ended the run.
+        is_stopping: Whether the phase is `Phase.CANCELLING` or later. Workers check this before
             each item, so it is an attribute and not a comparison.
     """
 
@@ -56,7 +57,11 @@ class Lifecycle:
     is_stopping: bool = field(default=False, init=False)
 
     def advance(self, phase: Phase, reason: EndReason | None = None) -> None:
-        """Go on to *phase*; no-op if the run is past it. A later phase overrides the reason."""
+        """
+        Advance to *phase*; no-op if the run is past it.
+
+        A *reason* replaces that of an earlier phase; within one phase, the first one stays.
+        """
         if phase > self.phase:
             self.phase = phase
             self.is_stopping = phase >= Phase.CANCELLING
@@ -65,17 +70,22 @@ class Lifecycle:
             self.reason = self.reason or reason
 
     def stop(self) -> None:
-        """Let no worker take another item, because the run is being cancelled from outside."""
+        """Let no worker take another item, because the run is being cancelled."""
         self.advance(Phase.CANCELLING)
 
     @property
     def takes_input(self) -> bool:
-        """Whether what is fed is still read."""
+        """Whether sources may still be read."""
         return self.phase < Phase.DRAINING
 
     @property
+    def has_too_many_failures(self) -> bool:
+        """Whether the run was stopped because of ``max_failures``."""
+        return self.reason is EndReason.TOO_MANY_FAILURES
+
+    @property
     def was_cancelled(self) -> bool:
-        """Whether the run was ended at once, by a call or a signal."""
+        """Whether a call or a second signal cancelled the run."""
         return self.reason in (EndReason.CANCELLED, EndReason.INTERRUPTED)
 
 
@@ -84,8 +94,9 @@ class Completion:
     """
     Counts what a run has to finish: items, sources that are read, and calls of ``feed()``.
 
-    The run is idle while there is none of these. One that is to end when it is idle then advances
-    to `Phase.DRAINING`, and releases the watch: the loop task that waits there closes the queues.
+    The run is idle while there are none of these. A run that is to end when it is idle then
+    advances to `Phase.DRAINING`, and releases the watch: the loop task that waits there closes the
+    first queue.
 
     Attributes:
         admitted: How many items were read.
@@ -93,9 +104,10 @@ class Completion:
             callbacks and handlers have returned.
         feeders: How many sources are being read.
         pending_feeds: How many calls of ``feed()`` wait for the pools.
-        is_open: Whether the pools are there, and the run has not ended.
+        is_open: Whether the pools have been built, and the run has not ended.
         ends_when_idle: Whether the run is to end as soon as it is idle.
-        idle: Set while the run is idle; replaced by a new one each time that it becomes busy.
+        idle: Set while the run is idle, and once it has ended. A call of ``feed()`` to an idle run
+            replaces it with a new one.
     """
 
     _lifecycle: Lifecycle
@@ -117,10 +129,10 @@ class Completion:
         """Mark an item finished."""
         self.settled = settled = self.settled + 1
         if settled == self.admitted:
-            self.check()
+            self.check_idle()
 
-    def check(self) -> None:
-        """See whether the run is idle: called whenever that may have become true."""
+    def check_idle(self) -> None:
+        """Check whether the run is idle; to be called whenever it may have become idle."""
         if not self.is_open or self.unfinished or self.feeders or self.pending_feeds:
             return
         self.idle.set()
@@ -131,7 +143,7 @@ class Completion:
     def finish_when_idle(self) -> None:
         """Let the run end as soon as it is idle."""
         self.ends_when_idle = True
-        self.check()
+        self.check_idle()
 
     def expect_feed(self) -> None:
         """Count a call of ``feed()`` before its first await, so that ``join()`` waits for it."""
@@ -140,6 +152,6 @@ class Completion:
             self.idle = Event()
 
     def close(self) -> None:
-        """The run has ended: nothing will be settled any more."""
+        """Note that the run has ended: nothing will be settled any more."""
         self.is_open = False
         self.idle.set()

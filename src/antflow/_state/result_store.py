@@ -1,4 +1,4 @@
-"""What came out of a run so far: results by sequence number, and failures."""
+"""`ResultStore`: the results and failures of a run."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from .._model.record import Record
 from .._model.results import FailedItem, PipelineResult, Results, new_result
 from .._model.snapshots import ErrorSummary
 
-# Held while the results that were made are stored.
+# Held while new results are stored.
 _results_lock = RLock()
-# Stands for an item that is in progress or failed.
+# The placeholder of an item that is in progress or has failed.
 NO_OUTCOME = object()
 
 
@@ -28,15 +28,15 @@ class ResultStore:
     """
     The results and failures of one run.
 
-    Results are made when they are asked for. Until then the store keeps bare values, because each
-    result would be one more object for the garbage collector to traverse.
+    Results are made when they are read. Until then the store keeps bare values, because each result
+    would be one more object for the garbage collector to traverse.
 
     Attributes:
         collects: Whether values are kept.
         keeps_failures: Whether failures are kept. A stream hands them over instead.
-        failures: In the order in which the items failed.
-        reserve: ``reserve(NO_OUTCOME)`` makes room for the outcome of the next item. It is the
-            method of a list, because it is called for each item.
+        failures: The failures, in the order in which they occurred.
+        reserve: ``reserve(NO_OUTCOME)`` adds an entry for the next item. It is the bound method of
+            a list, because it is called for each item.
     """
 
     collects: bool = True
@@ -45,10 +45,10 @@ class ResultStore:
     reserve: Callable[[object], None] = field(init=False)
     _errors_by_type: Counter[str] = field(factory=Counter, init=False)
     _errors_by_stage: Counter[str] = field(factory=Counter, init=False)
-    # By sequence number: the bare value, or an `IdentifiedValue` for an item that brought an id or
-    # metadata.
+    # By sequence number: the bare value, or an `IdentifiedValue` for an item with an id or metadata
+    # of its own.
     _outcomes: list[Any] = field(factory=list, init=False)
-    # Those that were made. The list is replaced, and never changed.
+    # By sequence number, the results that were made. The list is replaced and never mutated.
     _results: list[PipelineResult | None] = field(factory=list, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -62,25 +62,25 @@ class ResultStore:
             )
 
     def fail(self, failed: FailedItem) -> None:
-        """Count *failed*, and keep it."""
+        """Count *failed*, and keep it unless the run is a stream."""
         self._errors_by_type[failed.error_type] += 1
         self._errors_by_stage[failed.stage] += 1
         if self.keeps_failures:
             self.failures.append(failed)
 
     def results(self) -> Results:
-        """Return the results so far, in input order: the same objects each time."""
-        outcomes, known = self._outcomes, self._results
-        # Lists of its own: another thread may look while the run goes on.
-        results = known + [
+        """Return the results so far, in input order; the same objects each time."""
+        outcomes, cached = self._outcomes, self._results
+        # A new list, because another thread may read the results while the run continues.
+        results = cached + [
             None if outcome is NO_OUTCOME else new_result(number, outcome, None)
-            for number, outcome in enumerate(outcomes[len(known) :], len(known))
+            for number, outcome in enumerate(outcomes[len(cached) :], len(cached))
         ]
-        for number, made in enumerate(known):
-            if made is None and outcomes[number] is not NO_OUTCOME:
+        for number, result in enumerate(cached):
+            if result is None and outcomes[number] is not NO_OUTCOME:
                 results[number] = new_result(number, outcomes[number], None)
         with _results_lock:
-            if self._results is known:
+            if self._results is cached:
                 self._results = results
                 return Results(filter(None, results), self.failures)
         # Another thread, or a signal handler, has stored its results meanwhile: use those.

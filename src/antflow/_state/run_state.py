@@ -1,55 +1,38 @@
-"""The state of one run: its stages, what came out, and the phase of its life."""
+"""The state of one run: its stages, its results and failures, and its phase."""
 
 from __future__ import annotations
 
-from attrs import define, field, setters
+from attrs import define, field
 
-from .._definition.stage import Stage
 from .._model.results import FailedItem
 from .lifecycle import EndReason, Lifecycle, Phase
 from .result_store import ResultStore
 from .stage_state import StageState
 
 
-def _stage_states(stages: tuple[Stage, ...]) -> tuple[StageState, ...]:
-    return tuple(StageState(stage) for stage in stages)
-
-
-@define(eq=False, on_setattr=setters.NO_OP)
+@define(eq=False)
 class RunState:
     """
-    What is known of one run; also of a pipeline that has never run.
+    The state of one run, or of a pipeline that has never run.
 
     Invariant: each item that was admitted is pending or in progress at exactly one stage, or has
-    failed, or has left the last stage. Each change from one to the other is made without an await
-    in between, so that callbacks and other loop tasks always see consistent figures.
+    failed, or has left the last stage. Each transition is made without an await in between, so that
+    callbacks and other loop tasks always see consistent counts.
 
     Attributes:
-        stages: One for each stage of the pipeline, in order.
+        stages: The state of each stage, in order.
         results: Results and failures so far.
-        max_failures: How many items may fail before the run is stopped; None for any number.
+        max_failures: How many items may fail without stopping the run; None for any number.
         lifecycle: The phase of the run.
     """
 
-    stages: tuple[StageState, ...] = field(converter=_stage_states)
+    stages: tuple[StageState, ...]
     results: ResultStore = field(factory=ResultStore)
     max_failures: int | None = None
     lifecycle: Lifecycle = field(factory=Lifecycle, init=False)
 
     def fail(self, failed: FailedItem) -> None:
-        """Record a failure, and stop the run if there are too many."""
+        """Record a failure; if there are too many, let no worker take another item."""
         self.results.fail(failed)
         if self.max_failures is not None and len(self.results.failures) > self.max_failures:
             self.lifecycle.advance(Phase.CANCELLING, EndReason.TOO_MANY_FAILURES)
-
-    @property
-    def has_too_many_failures(self) -> bool:
-        """Whether the run was stopped because of `max_failures`."""
-        return self.lifecycle.reason is EndReason.TOO_MANY_FAILURES
-
-    def end(self) -> None:
-        """The run has ended: nothing is in progress any more."""
-        self.lifecycle.advance(Phase.ENDED)
-        for state in self.stages:
-            for worker in state.workers:
-                worker.record = None

@@ -1,4 +1,4 @@
-"""What changes at one stage during a run: its workers and its counters."""
+"""The state of one stage during a run: its workers and its counters."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from .worker import Worker, worker_name
 @define(eq=False)
 class StageState:
     """
-    The workers of one stage that were ever started, and the items that reached it.
+    The workers of one stage that were ever started, and the counters of the stage.
 
-    The counters of the workers are the only ones for what was processed and failed; the figures of
-    the stage are sums over them.
+    Items that were processed or failed are counted by the workers only; the numbers of the stage
+    are sums over the workers.
 
     Attributes:
-        workers: Worker number n is at index n.
-        arrived: How many items have reached the stage, from a source or from a stage before.
-        skipped: How many of those that left it with success were skipped.
+        stage: The definition of the stage.
+        workers: The workers that were started; number n is at index n.
+        arrived: How many items have reached the stage, from a source or from the previous stage.
+        skipped: How many of the items that left the stage with success were skipped.
     """
 
     stage: Stage
@@ -29,7 +30,7 @@ class StageState:
 
     @property
     def passed(self) -> int:
-        """How many items have left the stage with success, skipped ones included."""
+        """How many items have left the stage with success, including skipped ones."""
         return sum(worker.processed for worker in self.workers)
 
     @property
@@ -43,5 +44,5 @@ class StageState:
         return sum(worker.record is not None for worker in self.workers)
 
     def worker_names(self) -> list[str]:
-        """Return the names of all workers that the stage may have."""
+        """Return the names of all workers of the stage, whether started or not."""
         return [worker_name(self.stage.name, number) for number in range(self.stage.workers)]

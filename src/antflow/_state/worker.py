@@ -12,25 +12,29 @@ from .._model.snapshots import WorkerMetrics, WorkerState
 
 
 def worker_name(stage: str, number: int) -> str:
-    """Return the name of a stage's worker, numbered from 0."""
+    """Return the name of worker *number*, counted from 0, of *stage*."""
     return f"{stage}-W{number}"
 
 
 @define(eq=False)
 class Worker:
     """
-    A member of the pool of a stage; it outlives the loop tasks that run it.
+    The state of one worker; it outlives the loop tasks that run the worker.
 
     On the fast path the clock is read once per item: the time at which an item is finished counts
-    as the time at which the next begins. All times are readings of `perf_counter`.
+    as the time at which the next one begins. All times are readings of `perf_counter`.
 
-    Invariant: `record` is not None exactly while an item is in progress at this worker.
+    Invariant: `record` is not None exactly while this worker has an item in progress.
 
     Attributes:
-        task_name: The task that runs, or will run first.
+        name: ``"<stage>-W<n>"``.
+        stage: The name of the stage.
+        number: The number of the worker within its stage, from 0.
+        task_name: The name of the task that runs, or will run first.
         record: The item in progress.
         since: When the worker took `record`; if it has none, when it finished the last.
         idle_time: How many seconds of the time until `since` were not spent on items.
+        attempt: The number of the attempt that runs.
         attempt_began: Set during an attempt whose ``start`` event was published.
     """
 
@@ -38,6 +42,7 @@ class Worker:
     stage: str
     number: int
     task_name: str
+    attempt: int = field(default=1, init=False)
     record: Record | None = field(default=None, init=False)
     since: float = field(default=0.0, init=False)
     idle_time: float = field(default=0.0, init=False)
@@ -52,9 +57,9 @@ class Worker:
         self.since = now
 
     def describe_position(self) -> str:
-        """Return, for a message, which item the worker is at."""
+        """Return, for a message, what the worker is working on."""
         if self.record is None:
-            # The item is finished, and callbacks are being notified.
+            # The item is finished, and callbacks are running.
             return f"a callback of worker {self.name!r}"
         item_id = short_repr(self.record.id)
         return f"item {item_id} in task {self.task_name!r} of stage {self.stage!r}"

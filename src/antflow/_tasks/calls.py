@@ -1,4 +1,4 @@
-"""A task becomes a call: a coroutine function of one argument, with the options of its stage."""
+"""Turns a task into a call: an async function of one argument, with the options of the stage."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Call = Callable[[Any], Awaitable[Any]]
 
 
 def make_call(task: TaskFunction, stage: Stage, executor: ThreadExecutor) -> Call:
-    """Return the call of *task*: in a thread if it is plain, unpacked and timed as *stage* says."""
+    """Return the call of *task*: in a thread if it is not async, with the options of *stage*."""
     call: Callable[..., Awaitable[Any]]
     call = task.function if task.is_async else _in_thread(task.function, executor)
     if stage.unpack_args:
@@ -50,8 +50,8 @@ def _timed(call: Call, seconds: float, label: str) -> Call:
     async def call_with_timeout(value: Any) -> Any:
         with move_on_after(seconds) as scope:
             value = await call(value)
-        # Not `cancelled_caught`: a thread, or a task that does not await, cannot be interrupted,
-        # but its result is late.
+        # Not `cancelled_caught`: a thread, or a task that does not await, cannot be interrupted. It
+        # fails when it returns late.
         if scope.cancel_called or current_time() >= scope.deadline:
             raise TimeoutError(f"{label} took longer than its task_timeout of {seconds} s")
         return value

@@ -1,4 +1,4 @@
-"""Concurrency limits at work: semaphores by task name."""
+"""The semaphores behind concurrency limits, by task name."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from anyio import Semaphore, WouldBlock
 
 
 def make_semaphores(limits: Mapping[str, int]) -> dict[str, Semaphore]:
-    """Return a semaphore for each of *limits*, by task name; waiters are served in FIFO order."""
+    """Return a semaphore for each of *limits*, by task name."""
     return {
         name: Semaphore(limit, max_value=limit, fast_acquire=True) for name, limit in limits.items()
     }
@@ -16,10 +16,10 @@ def make_semaphores(limits: Mapping[str, int]) -> dict[str, Semaphore]:
 
 async def acquire_all(semaphores: Sequence[Semaphore]) -> None:
     """
-    Acquire all of *semaphores*, of which there is at least one.
+    Acquire all of *semaphores*; there must be at least one.
 
-    Invariant: whenever this awaits, it holds none of them. So it can neither deadlock nor keep a
-    permit idle, and when it is cancelled there is nothing to release.
+    Invariant: while this waits, it holds none of them. So it can neither deadlock nor hold a permit
+    that it does not use, and if it is cancelled there is nothing to release.
     """
     order = list(semaphores)
     while True:
@@ -30,7 +30,7 @@ async def acquire_all(semaphores: Sequence[Semaphore]) -> None:
             except WouldBlock:
                 for held in order[:index]:
                     held.release()
-                # Wait for the one that was missing.
+                # Wait for the one that was not available.
                 order.insert(0, order.pop(index))
                 break
         else:

@@ -1,4 +1,4 @@
-"""The retries of one call, or of one item at a stage: their state, and the waits by stamina."""
+"""`Retries`: the state of a back-off; stamina does the waiting."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ class Retries:
     The retries of one call, or of one item at a stage, from its first failure on.
 
     The caller makes the first attempt without this class, because a stamina context costs a hundred
-    times what an attempt costs that does not fail. After each failed attempt, `granted()` says
-    whether another follows, so that the event is published and the worker is released before the
-    wait; then `back_off()` lets stamina wait. stamina decides and waits in one step, so the
-    decision is made here, from the same three facts: the verdict of `on`, the number of attempts,
-    and whether stamina is active. In its test mode the number of attempts is not public, but there
-    are no waits: there, stamina itself decides.
+    times as much as an attempt that does not fail. After each failed attempt, `granted()` says
+    whether another one follows; then `back_off()` lets stamina wait. They are separate, so that the
+    event is published and the worker is released before the wait. stamina decides and waits in one
+    step. So the decision is made here, from the same three facts: the verdict of `on`, the number
+    of attempts, and whether stamina is active. In stamina's test mode the number of attempts is not
+    public, but there are no waits, so stamina itself decides.
     """
 
-    __slots__ = ("_ahead", "_attempt", "_context", "_name", "_policy", "_verdict")
+    __slots__ = ("_attempt", "_context", "_has_advanced", "_name", "_policy", "_verdict")
 
     def __init__(self, policy: RetryPolicy, name: str) -> None:
         self._policy = policy
@@ -31,18 +31,18 @@ class Retries:
         self._context: Any = None
         self._attempt: Any = None
         self._verdict: bool | float = False
-        # Whether stamina has begun the next attempt already, as it has in test mode.
-        self._ahead = False
+        # Whether stamina has already begun the next attempt, as `granted()` lets it in test mode.
+        self._has_advanced = False
 
     async def granted(self, error: Exception, attempt: int) -> bool:
         """
         Return whether another attempt follows *attempt*, which failed with *error*.
 
         Raises:
-            Exception: A hook raised that the user gave to the policy or to stamina.
+            Exception: A hook that the user gave to the policy or to stamina raised it.
         """
         self._verdict = self._policy.decide(error)
-        # Not `not`: a wait of 0.0 seconds grants the attempt.
+        # `is False`, because a wait of 0.0 seconds grants the attempt.
         if self._verdict is False or not stamina.is_active():
             return False
         if not stamina.is_testing():
@@ -57,7 +57,7 @@ class Retries:
             if final is error:
                 return False
             raise
-        self._ahead = True
+        self._has_advanced = True
         return True
 
     async def back_off(self) -> None:
@@ -66,14 +66,14 @@ class Retries:
 
         Raises:
             Exception: No attempt follows after all: a hook that the user gave to stamina raised, or
-                its test mode was changed between two attempts, and it counts differently.
+                the test mode of stamina was changed between two attempts.
         """
-        if not self._ahead:
+        if not self._has_advanced:
             await self._advance()
-        self._ahead = False
+        self._has_advanced = False
 
     async def _report(self, error: Exception) -> None:
-        """Report to stamina that the present attempt failed with *error*."""
+        """Report to stamina that the current attempt failed with *error*."""
         if self._context is None:
             context = stamina.retry_context(
                 on=lambda _: self._verdict,
@@ -87,15 +87,17 @@ class Retries:
             )
             self._context = context.with_name(self._name, (), {}).__aiter__()
             await self._advance()
-        # Passed, and not raised again, so that the traceback stays that of the task.
+        # Passed and not raised again, so that the traceback remains that of the task.
         self._attempt.__exit__(type(error), error, error.__traceback__)
 
     async def _advance(self) -> None:
         self._attempt = await self._context.__anext__()
 
 
-async def ask(retries: Retries, error: BaseException, attempt: int) -> tuple[bool, BaseException]:
-    """Return whether another attempt is granted, and the error that counts if it is not."""
+async def ask_for_retry(
+    retries: Retries, error: BaseException, attempt: int
+) -> tuple[bool, BaseException]:
+    """Return whether another attempt is granted, and the error to report."""
     if not isinstance(error, Exception):
         return False, error
     try:
@@ -103,7 +105,7 @@ async def ask(retries: Retries, error: BaseException, attempt: int) -> tuple[boo
     except BaseException as hook_error:
         if not is_item_failure(hook_error):
             raise
-        # The user's retry hook is broken: that is the error to report, with its cause as context.
-        # Set past the error's own class, which may be frozen.
+        # The user's hook raised: that is the error to report, with the task's error as context. The
+        # class of the hook's error may be frozen, so its own __setattr__ is bypassed.
         BaseException.__setattr__(hook_error, "__context__", error)
         return False, hook_error

@@ -19,20 +19,22 @@ from .._model.record import Record
 from .._state.worker import Worker
 from .calls import Call, make_call
 from .concurrency_limits import acquire_all, make_semaphores, release_all
-from .retries import Retries, ask
+from .retries import Retries, ask_for_retry
 from .watchdog import Watchdog, as_coroutine, drive
 
 
 @define(eq=False)
 class Failure:
     """
-    Why an item did not get through its stage this time.
+    Why a stage did not complete an item.
 
     It is returned and not raised, so that a task may return any exception as its value.
 
     Attributes:
-        retry: Whether the item goes back to the queue of its stage, after `Record.retries` has
-            backed off.
+        error: What the task raised.
+        task_name: The name of the task.
+        attempts: How many attempts were made.
+        retry: Whether the stage retries the item, after the back-off of `Record.retries`.
     """
 
     error: BaseException
@@ -51,7 +53,7 @@ class _Step:
     is_plain: bool
 
 
-# What the runner returns for an item for which skip_if was true.
+# What the runner returns for an item for which skip_if returned a true value.
 SKIPPED = object()
 
 
@@ -63,11 +65,12 @@ class TaskRunner:
         stage: The stage.
         bus: Where task events are published.
         pipeline_semaphores: The concurrency limits of all stages together, by task name.
-        watchdog: Watches each call, if given.
+        watchdog: If given, it watches each call.
 
     Attributes:
-        sole_task: The only task of the stage, if it is enough to await its call as long as no task
-            events are published. The caller passes what it raises to `recover()`.
+        sole_task: The call of the only task of the stage, if it is enough to await that as long as
+            no task events are published; else None. The caller passes what it raises to
+            `recover()`.
     """
 
     __slots__ = ("_bus", "_policy", "_skip_if", "_stage_name", "_steps", "sole_task")
@@ -92,13 +95,13 @@ class TaskRunner:
             if not task.is_async or stage.unpack_args or stage.task_timeout is not None:
                 executor = executor or ThreadExecutor(stage.workers)
                 call = make_call(task, stage, executor)
-            held = tuple(
+            step_semaphores = tuple(
                 group[task.name]
                 for group in (semaphores, pipeline_semaphores)
                 if task.name in group
             )
-            is_plain = not held and watchdog is None
-            self._steps.append(_Step(task.name, call, held, watchdog, is_plain))
+            is_plain = not step_semaphores and watchdog is None
+            self._steps.append(_Step(task.name, call, step_semaphores, watchdog, is_plain))
         (first, *others) = self._steps
         is_sole = first.is_plain and not others and self._skip_if is None
         self.sole_task: Call | None = first.call if is_sole else None
@@ -108,8 +111,8 @@ class TaskRunner:
         Run the tasks for *record*.
 
         Returns:
-            An awaitable of what the last task returned, of a `Failure`, or of `SKIPPED`. Only a
-            sole task may raise: pass that to `recover()`.
+            An awaitable of what the last task returned, of a `Failure`, or of `SKIPPED`. Only the
+            sole task may raise an error that fails the item: pass that to `recover()`.
         """
         if self.sole_task is not None and not self._bus.task_subscriptions:
             return self.sole_task(record.value)
@@ -118,11 +121,11 @@ class TaskRunner:
         return self._run_or_skip(record, worker)
 
     def recover(self, error: BaseException, record: Record, worker: Worker) -> Awaitable[Any]:
-        """Do for *record*, for which the sole task raised *error*, what `run()` would have done."""
+        """Retry or fail *record*, for which the sole task raised *error*; return as `run()`."""
         return self._recover(self._steps[0], record.value, error, record, worker)
 
     async def _run_or_skip(self, record: Record, worker: Worker) -> Any:
-        skipped = await self._ask_skip_if(record.value, record)
+        skipped = await self._check_skip_if(record.value, record)
         if skipped is not None:
             return skipped
         return await self._run_from(0, record.value, record, worker)
@@ -145,19 +148,19 @@ class TaskRunner:
             try:
                 return await self._recover(step, value, caught, record, worker)
             finally:
-                # The traceback of the error refers to this frame and to those that called it: none
-                # of their variables may refer to the error, or only the garbage collector frees it.
+                # The traceback of the error refers to this frame and to those that called it. If
+                # one of their variables refers to the error, only the garbage collector frees it.
                 del caught
         return value
 
     def _recover(
         self, step: _Step, value: Any, error: BaseException, record: Record, worker: Worker
     ) -> Awaitable[Any]:
-        """Retry as the policy says, after *step* failed with *error*."""
+        """Retry *step*, which failed with *error*, or let the stage retry, as the policy says."""
         recover = self._retry_task if self._policy.scope == "task" else self._requeue_or_fail
         return recover(step, value, error, record, worker)
 
-    async def _ask_skip_if(self, value: Any, record: Record) -> Any:
+    async def _check_skip_if(self, value: Any, record: Record) -> Any:
         """Return `SKIPPED`, or None to run the tasks, or a `Failure`."""
         assert self._skip_if is not None
         try:
@@ -173,7 +176,7 @@ class TaskRunner:
     async def _attempt(
         self, step: _Step, value: Any, record: Record, worker: Worker, attempt: int
     ) -> Any:
-        """Call *step* once, under its limits, with its events for start and completion."""
+        """Call *step* once, within its limits, and publish ``start`` and ``complete``."""
         if step.semaphores:
             await acquire_all(step.semaphores)
         try:
@@ -194,13 +197,13 @@ class TaskRunner:
     async def _retry_task(
         self, step: _Step, value: Any, error: BaseException, record: Record, worker: Worker
     ) -> Any:
-        """Retry *step*, which failed with *error*, as the policy grants it; then run the rest."""
+        """Retry *step*, which failed with *error*, as the policy allows; then run the rest."""
         retries = Retries(self._policy, step.name)
         attempt = 1
         try:
             while True:
                 duration = _elapsed(worker)
-                granted, error = await ask(retries, error, attempt)
+                granted, error = await ask_for_retry(retries, error, attempt)
                 if not granted:
                     break
                 await self._publish_end("retry", step, record, worker, attempt, duration, error)
@@ -212,6 +215,7 @@ class TaskRunner:
                     error = final
                     break
                 attempt += 1
+                worker.attempt = attempt
                 try:
                     result = await self._attempt(step, value, record, worker, attempt)
                 except BaseException as next_error:
@@ -228,11 +232,11 @@ class TaskRunner:
     async def _requeue_or_fail(
         self, step: _Step, value: Any, error: BaseException, record: Record, worker: Worker
     ) -> Failure:
-        """Return whether the stage retries the item, after *step* failed with *error*."""
+        """Return a `Failure` that says whether the stage retries, after *step* raised *error*."""
         if record.retries is None:
             record.retries = Retries(self._policy, self._stage_name)
         duration = _elapsed(worker)
-        granted, error = await ask(record.retries, error, record.attempt)
+        granted, error = await ask_for_retry(record.retries, error, record.attempt)
         event_type: TaskEventType = "retry" if granted else "fail"
         await self._publish_end(event_type, step, record, worker, record.attempt, duration, error)
         return Failure(error, step.name, record.attempt, retry=granted)
@@ -247,8 +251,8 @@ class TaskRunner:
         duration: float | None,
         error: BaseException | None = None,
     ) -> None:
-        # A handler that subscribed during the attempt gets events of the next one first: this one
-        # has no start event, and so no duration.
+        # This attempt has no duration if its start was not published, because there was no
+        # subscriber yet. Then its end is not published either.
         if duration is not None:
             await self._publish(event_type, step, record, worker, attempt, error, duration)
 
@@ -281,6 +285,6 @@ class TaskRunner:
 
 
 def _elapsed(worker: Worker) -> float | None:
-    """Return the seconds since the attempt that ends now began, if its start was published."""
+    """Return the seconds since the current attempt began, or None if that was not published."""
     began, worker.attempt_began = worker.attempt_began, None
     return None if began is None else perf_counter() - began

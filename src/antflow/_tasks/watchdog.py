@@ -28,33 +28,34 @@ def _cancellation_in(answer: Any) -> BaseException | None:
 @define(eq=False)
 class Watchdog:
     """
-    The bounds that the tasks of one run are watched for.
+    The time bounds of the tasks of one run, and whether the run is cancelled.
 
     Attributes:
         slow_callback_duration: How many seconds a step may take; None for no bound.
         cancel_grace: How many seconds a task may continue after the run was cancelled; None for no
             bound.
-        cancelled: Whether the run is cancelled. A scope of the task's own does not count.
-        since: The loop's time at which the first task received that cancellation.
+        cancelled: Whether the run is cancelled. Scopes inside a task do not count.
+        grace_began: The time of the event loop at which a task first received a cancellation after
+            that.
     """
 
     slow_callback_duration: float | None
     cancel_grace: float | None
     cancelled: bool = field(default=False, init=False)
-    since: float | None = field(default=None, init=False)
+    grace_began: float | None = field(default=None, init=False)
 
     def note_cancellation(self) -> None:
-        """Note that the run is being cancelled; called before its tasks receive that."""
+        """Note that the run is being cancelled, before its tasks receive the cancellation."""
         self.cancelled = True
 
     def grace_is_over(self) -> bool:
-        """Return whether a task that has received the cancellation of the run must have ended."""
+        """Return whether the grace period is over; the first call begins it."""
         if self.cancel_grace is None:
             return False
         now = current_time()
-        if self.since is None:
-            self.since = now
-        return now - self.since >= self.cancel_grace
+        if self.grace_began is None:
+            self.grace_began = now
+        return now - self.grace_began >= self.cancel_grace
 
 
 @types.coroutine
@@ -62,15 +63,15 @@ def drive(
     coroutine: Coroutine[Any, Any, Any], worker: Worker, watchdog: Watchdog
 ) -> Generator[Any, Any, Any]:
     """
-    Await *coroutine*, which *worker* runs: pass what it awaits to the loop, and the answers back.
+    Await *coroutine* for *worker*: pass what it awaits to the event loop, and the answers back.
 
-    Not every cancellation is that of the run: scopes of the task's own cause some, and each
-    `sleep()` of trio ends by one. So a cancellation counts if it ends a wait that was bound to be
-    cancelled when it began. The task receives the first of these as usual; the first one after the
-    grace period ends it.
+    Not every cancellation is that of the run: scopes inside the task cause some, and on trio each
+    `sleep()` ends with one. So a cancellation counts only if it ends a wait that was certain to be
+    cancelled when it began. The task receives the first one that counts as usual. If another one
+    counts after the grace period, the task is abandoned.
     """
     slow = math.inf if watchdog.slow_callback_duration is None else watchdog.slow_callback_duration
-    received = exposed = False
+    received = is_certain = False
     send = step = coroutine.send
     argument: Any = None
     cancellation: BaseException | None = None
@@ -85,8 +86,9 @@ def drive(
                 if perf_counter() - began > slow:
                     _warn_of_slow_step(worker, perf_counter() - began, slow)
             if watchdog.cancelled:
-                exposed = current_effective_deadline() == -math.inf
-            # Outside the except block, or errors of the task would have this as context.
+                is_certain = current_effective_deadline() == -math.inf
+            # What is caught is thrown into the task outside the except block, or it would become
+            # the context of later errors of the task.
             try:
                 argument = yield awaited
                 step = send
@@ -98,26 +100,26 @@ def drive(
             if watchdog.cancelled:
                 cancellation = _cancellation_in(argument)
                 if cancellation is not None:
-                    if watchdog.grace_is_over() and exposed and received:
+                    if watchdog.grace_is_over() and is_certain and received:
                         _warn_of_late_end(worker, watchdog)
                         yield from _abandon(coroutine)
                         raise cancellation
-                    received = received or exposed
+                    received = received or is_certain
     finally:
-        # Release these now, and not when the error is freed. The error refers to this frame, which
-        # must not refer to the error.
+        # Release these now. The traceback of an error refers to this frame, so the frame must not
+        # refer to the error.
         del coroutine, send, step, argument, cancellation
 
 
 def _abandon(coroutine: Coroutine[Any, Any, Any]) -> Generator[Any, Any, None]:
     """
-    Close *coroutine*, and let it clean up until it receives its cancellation once more.
+    Close *coroutine*, and let it clean up until it is cancelled once more.
 
-    A GeneratorExit passes most code that catches a cancellation. Unlike with `close()`, what the
-    coroutine awaits then is passed to the loop, because trio fails later if it never sees the end
-    of a wait. If the coroutine ignores even this, it is dropped at its next wait. (A scope that it
-    has open then stays open, for which anyio raises a RuntimeError that ends the run. There is no
-    way to close it.)
+    A GeneratorExit passes through most code that swallows a cancellation. Unlike with `close()`,
+    what the coroutine then awaits is passed to the event loop, because trio fails later if it never
+    sees the end of a wait. If the coroutine ignores even the GeneratorExit, it is dropped at its
+    next wait. (If it has a cancel scope open, that remains open, and anyio raises a RuntimeError
+    that ends the run. There is no way to close the scope.)
     """
     step: Any = coroutine.throw
     argument: Any = GeneratorExit()
@@ -127,17 +129,17 @@ def _abandon(coroutine: Coroutine[Any, Any, Any]) -> Generator[Any, Any, None]:
             try:
                 awaited = step(argument)
             except (GeneratorExit, Exception):
-                # StopIteration is its regular end. Other errors are dropped: the item has no
-                # outcome that could report them.
+                # StopIteration is the regular end. Other errors are dropped, because the item has
+                # no outcome that could report them.
                 return
-            exposed = current_effective_deadline() == -math.inf
+            is_certain = current_effective_deadline() == -math.inf
             try:
                 argument = yield awaited
                 step = coroutine.send
             except BaseException as error:
                 step, argument = coroutine.throw, error
             cancellation = _cancellation_in(argument)
-            if cancellation is not None and exposed:
+            if cancellation is not None and is_certain:
                 raise cancellation
     finally:
         del coroutine, step, argument, cancellation
@@ -146,8 +148,8 @@ def _abandon(coroutine: Coroutine[Any, Any, Any]) -> Generator[Any, Any, None]:
 def _warn_of_slow_step(worker: Worker, seconds: float, slow: float) -> None:
     logger.warning(
         "%s blocked the event loop for %.3f s, more than the %s s of slow_callback_duration. "
-        "Make the task a plain function, which runs in a thread, or call what takes long "
-        "with `await anyio.to_thread.run_sync(…)`.",
+        "Make the task a plain function, which runs in a thread, or call the slow part with "
+        "`await anyio.to_thread.run_sync(…)`.",
         worker.describe_position(),
         seconds,
         slow,
@@ -156,9 +158,9 @@ def _warn_of_slow_step(worker: Worker, seconds: float, slow: float) -> None:
 
 def _warn_of_late_end(worker: Worker, watchdog: Watchdog) -> None:
     logger.warning(
-        "%s still ran %s s after the run was cancelled (cancel_grace), and is abandoned. Do not "
-        "swallow cancellations: what a bare `except:`, `except BaseException:` or "
-        "`except CancelledError:` catches must be raised again.",
+        "%s still ran %s s after the run was cancelled (cancel_grace), and is abandoned. "
+        "Do not swallow cancellations: raise again what a bare `except:`, `except BaseException:` "
+        "or `except CancelledError:` catches.",
         worker.describe_position(),
         watchdog.cancel_grace,
     )

@@ -1,4 +1,4 @@
-"""What becomes of an item at a stage: completed, skipped, retried, or failed."""
+"""The outcome of an item at a stage: it is completed, skipped, retried or failed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .pool import Pool
 
 async def pass_on(record: Record, outcome: Any, pool: Pool, worker: Worker) -> None:
     """
-    Complete or skip *record*, notify, and hand it over.
+    Mark *record* completed or skipped, notify, and hand it over to the outlet.
 
     Args:
         record: The item.
@@ -53,12 +53,12 @@ async def pass_on(record: Record, outcome: Any, pool: Pool, worker: Worker) -> N
         record.attempt, record.retries = 1, None
     await outlet.hand_over(record, pool.scaling)
     if slots is not None:
-        # Not earlier: an item that waits for room in the next stage still counts here.
+        # Only now, because an item that waits for room in the next stage still occupies this one.
         slots.release(slot)
 
 
 async def schedule_retry(record: Record, failure: Failure, pool: Pool, worker: Worker) -> None:
-    """Schedule a per-stage retry; the back-off has a loop task of its own, and no worker."""
+    """Schedule a per-stage retry: the back-off has a loop task of its own and needs no worker."""
     services = pool.services
     if services.bus.status_subscriptions:
         details = {
@@ -73,6 +73,7 @@ async def schedule_retry(record: Record, failure: Failure, pool: Pool, worker: W
 
 async def back_off(record: Record, failure: Failure, pool: Pool, worker: Worker) -> None:
     """Wait until the next attempt of *record* is due, then queue it again."""
+    pool.services.token.enter()
     try:
         await record.retries.back_off()
     except BaseException as error:
@@ -115,8 +116,8 @@ async def fail(record: Record, failure: Failure, pool: Pool, worker: Worker) -> 
         await announce(services.bus, "failed", record, pool.name, worker.name, details, failed)
     if pool.callbacks.failure:
         await notify_all(pool.callbacks.failure, record, failure.error)
-    await services.final.hand_over_failure(record, failure.error)
+    await services.final_outlet.hand_over_failure(record, failure.error)
     if slots is not None:
         slots.release(slots.take_slot(record))
-    if services.state.has_too_many_failures:
+    if services.state.lifecycle.has_too_many_failures:
         services.tasks.cancel()

@@ -20,30 +20,30 @@ from .scaling import Scaling
 
 
 async def wait_for_room(scaling: Scaling, pending: Awaitable[None]) -> None:
-    """Let a worker await *pending*, which hands over the item that it has finished."""
-    scaling.is_blocked()
+    """Await *pending*, which hands over a finished item, and count the worker as blocked."""
+    scaling.became_blocked()
     try:
         await pending
     finally:
-        scaling.is_unblocked()
+        scaling.became_unblocked()
 
 
 class Outlet(Protocol):
     """
-    What takes the items that leave a stage with success.
+    Where the items go that leave a stage with success.
 
     The fast path of the worker loop does the same inline.
     """
 
     def commit(self, record: Record) -> None:
-        """Count *record* where it goes, before anything is notified that it left the stage."""
+        """Count or store *record* at its destination, before any notification that it has left."""
 
     async def hand_over(self, record: Record, scaling: Scaling) -> None:
-        """Hand *record* over, waiting for room; *scaling* is that of the stage that it leaves."""
+        """Hand *record* over, waiting for room; *scaling* is that of the stage it has left."""
 
 
 class FinalOutlet(Outlet, Protocol):
-    """The outlet of the last stage, which takes the failures of all stages, too."""
+    """The outlet of the last stage, which also takes the failures of all stages."""
 
     async def hand_over_failure(self, record: Record, error: BaseException) -> None:
         """Finish *record*, which failed with *error*."""
@@ -74,7 +74,7 @@ class NextStage:
 
 @frozen(eq=False)
 class ResultsOutlet:
-    """The results of a run, which are kept for whoever asks for them."""
+    """The results of a run, which are kept until they are read."""
 
     results: ResultStore
     completion: Completion
@@ -88,7 +88,7 @@ class ResultsOutlet:
         self.completion.settle()
 
     async def hand_over_failure(self, record: Record, error: BaseException) -> None:
-        """As `FinalOutlet` says: the failure is in the state of the run already."""
+        """As `FinalOutlet` says; the failure is already in the state of the run."""
         self.completion.settle()
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from attrs import define, field, frozen
 
+from .._backend.context import RunToken
 from .._backend.fairness import YIELD_POINTS
 from .._backend.task_groups import RunTasks
 from .._definition.stage import Stage
@@ -31,19 +32,21 @@ class RunServices:
 
     Attributes:
         state: The state of the run.
-        completion: When everything that was fed is finished.
+        completion: Knows when everything that was fed is finished.
         bus: Where events are published.
+        token: What stands for the run in the contexts of its loop tasks.
         tasks: How to start and cancel loop tasks of the run.
         stragglers: The workers that have a loop task.
-        final: Where finished items and failures go.
+        final_outlet: The outlet of the last stage, and of the failures of all stages.
     """
 
     state: RunState
     completion: Completion
     bus: EventBus
+    token: RunToken
     tasks: RunTasks
     stragglers: Stragglers
-    final: FinalOutlet
+    final_outlet: FinalOutlet
 
 
 @define(eq=False)
@@ -52,17 +55,18 @@ class Pool:
     What the workers of one stage share.
 
     Attributes:
-        services: What this pool shares with the others of the run.
+        services: What this pool shares with the other pools of the run.
         stage_state: The workers and counters of the stage.
-        callbacks: The callbacks for values at this stage.
-        runner: The tasks of the stage.
+        callbacks: The callbacks with values of this stage.
+        runner: Runs the tasks of the stage.
         queue: Where items come from.
-        outlet: Where items go to.
-        scaling: When workers start and leave.
+        outlet: Where items go.
+        scaling: Decides when workers start.
         name: The name of the stage.
-        receive: Takes the next item out of the queue if there is one: its ``receive_nowait``.
-        yield_points: For each item that is taken, whether a worker yields to the loop before it.
-        has_fast_path: Whether it is enough to await one task for an item and to hand over what it
+        receive_nowait: The ``receive_nowait`` of the queue.
+        yield_points: For each item that is taken, whether the worker yields to the event loop
+            before it.
+        has_fast_path: Whether it is enough to await one task for each item and to hand over what it
             returns, as long as no task events are published.
         isolates_items: Whether each item has a context of its own.
     """
@@ -75,7 +79,7 @@ class Pool:
     outlet: Outlet
     scaling: Scaling = field(init=False)
     name: str = field(init=False)
-    receive: Callable[[], Any] = field(init=False)
+    receive_nowait: Callable[[], Any] = field(init=False)
     yield_points: Iterator[bool] = field(init=False)
     has_fast_path: bool = field(init=False)
     isolates_items: bool = field(default=False, init=False)
@@ -83,7 +87,7 @@ class Pool:
     def __attrs_post_init__(self) -> None:
         self.name = self.stage.name
         self.scaling = Scaling(self.stage.workers)
-        self.receive = self.queue.receive.receive_nowait
+        self.receive_nowait = self.queue.receiver.receive_nowait
         self.yield_points = cycle(YIELD_POINTS)
         self.has_fast_path = (
             self.runner.sole_task is not None
@@ -102,7 +106,7 @@ class Pool:
         return self.stage.functions[0].name
 
     def claim_worker(self) -> Worker:
-        """Return the worker that starts next: the lowest number without a loop task."""
+        """Return the worker to start next: the one with the lowest number that has no loop task."""
         number = self.scaling.claim()
         workers = self.stage_state.workers
         if number == len(workers):
@@ -116,6 +120,6 @@ class Pool:
         self.isolates_items = True
 
     def use_priorities(self) -> None:
-        """From now on, let the most urgent item start first."""
+        """From now on, let the item with the lowest priority start first."""
         self.has_fast_path = False
         self.queue.use_priorities()

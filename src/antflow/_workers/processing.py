@@ -1,4 +1,4 @@
-"""The general path of an item through its stage: whatever the fast path does not cover."""
+"""The general path of an item through a stage: everything that the fast path does not cover."""
 
 from __future__ import annotations
 
@@ -24,13 +24,14 @@ async def process(
         record: The item.
         pool: The pool of the stage.
         worker: The worker that has taken the item.
-        error: What the sole task raised, if the fast path has called it already.
+        error: What the sole task raised, if the fast path has already called it.
     """
     bus, runner = pool.services.bus, pool.runner
     outcome: Any = None
     if error is None:
         worker.record = record
         worker.task_name = pool.first_task
+        worker.attempt = record.attempt
         if bus.status_subscriptions:
             await announce(bus, "in_progress", record, pool.name, worker.name)
         try:
@@ -40,9 +41,9 @@ async def process(
                 raise
             error = caught
     if error is not None:
-        # Outside the except block, which would be the context of later errors.
+        # Outside the except block, or later errors would have this one as context.
         recovery = runner.recover(error, record, worker)
-        # Its traceback refers to this frame (see TaskRunner).
+        # Its traceback refers to this frame.
         error = None
         outcome = await recovery
     worker.since = perf_counter()
@@ -52,5 +53,6 @@ async def process(
     else:
         forget_cancellations()
         await (schedule_retry if outcome.retry else fail)(record, outcome, pool, worker)
+    worker.attempt = 1
     worker.mark_idle()
     del record, outcome, pool, runner

@@ -1,4 +1,4 @@
-"""The queue before a stage: bounded, with slots for per-stage retry, or with priorities."""
+"""The bounded queue in front of a stage, with slots for per-stage retry, and with priorities."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ class Inlet(Protocol):
         ...
 
     def close(self) -> None:
-        """Nothing more will be sent."""
+        """Announce that nothing more will be sent."""
 
 
 class Ticket:
     """
-    What the queue carries in place of a record, once priorities are in use.
+    A placeholder that the queue carries in place of a record, once priorities are in use.
 
     Attributes:
-        slot: What holds the slot that belongs to this ticket, in a `SlotQueue`.
+        slot: The object that holds the slot of this ticket in a `SlotQueue`.
     """
 
     __slots__ = ("slot",)
@@ -49,13 +49,12 @@ class SlotQueue:
     """
     The inlet of a stage with per-stage retry.
 
-    An item keeps its slot from its arrival until it leaves the stage for good, also during
-    back-off, and there are ``workers + capacity`` slots. So there is always room for an item that
-    is requeued: it never waits while a worker holds it, and never blocks other items; and a stage
-    whose every item fails holds no more items than any other.
+    An item keeps its slot from its arrival until it leaves the stage for good, back-off included,
+    and there are ``workers + capacity`` slots. So an item that is requeued always has room and
+    never waits for it, and a stage in which every item fails holds no more items than any other.
 
-    The end of the queue cannot overtake an item that may come back: after `close()` the queue is
-    closed once the last slot is free.
+    The queue is not closed before an item that may come back: after `close()`, it is closed once
+    the last slot is free.
     """
 
     __slots__ = ("_closed", "_limiter", "_stream")
@@ -66,12 +65,12 @@ class SlotQueue:
         self._closed = False
 
     def send_nowait(self, item: Record | Ticket, /) -> None:
-        """Give *item* a slot, or raise `anyio.WouldBlock` if none is free."""
+        """Give *item* a slot and queue it, or raise `anyio.WouldBlock` if no slot is free."""
         self._limiter.acquire_on_behalf_of_nowait(item)
         self._stream.send_nowait(item)
 
     async def send(self, item: Record | Ticket, /) -> None:
-        """Give *item* a slot, waiting for a free one."""
+        """Give *item* a slot, waiting for a free one, and queue it."""
         await self._limiter.acquire_on_behalf_of(item)
         self._stream.send_nowait(item)
 
@@ -80,17 +79,17 @@ class SlotQueue:
         self._stream.send_nowait(item)
 
     def take_slot(self, record: Record) -> object:
-        """Return what holds the slot of *record*, for `release()`; the record forgets it."""
+        """Detach its slot from *record*, and return the object that holds it, for `release()`."""
         slot, record.slot = record.slot, None
         return record if slot is None else slot
 
     def release(self, slot: object) -> None:
-        """Free *slot*."""
+        """Free the slot that *slot* holds."""
         self._limiter.release_on_behalf_of(slot)
         self._close_when_empty()
 
     def close(self) -> None:
-        """Nothing new will be sent."""
+        """Announce that nothing new will be sent."""
         self._closed = True
         self._close_when_empty()
 
@@ -101,11 +100,11 @@ class SlotQueue:
 
 class PriorityHeap:
     """
-    The records that wait for one stage: lowest priority first, equals in order of arrival.
+    The records that wait for one stage: lowest priority first, equal ones in order of arrival.
 
-    Invariant: for each record in the heap a ticket is in the queue, or held by a sender that waits
-    for room. So the bounds of the queue hold, while a ticket says only that *some* record may
-    start: the most urgent one at that moment, even if its own sender still waits for room.
+    Invariant: for each record in the heap, a ticket is in the queue, or held by a sender that waits
+    for room. So the queue remains bounded. A ticket says only that *some* record may start: the one
+    with the lowest priority at that moment, even if its own sender still waits for room.
     """
 
     __slots__ = ("_arrivals", "_earlier_arrivals", "_heap")
@@ -125,8 +124,8 @@ class PriorityHeap:
         Return the record that starts next.
 
         Args:
-            received: What came out of the queue: a ticket, or a record that was sent before there
-                was a heap, which then takes part as well.
+            received: What the queue delivered: a ticket, or a record that was sent before there was
+                a heap. Such a record is added to the heap first.
         """
         slot = received.slot
         if isinstance(received, Record):
@@ -159,7 +158,7 @@ class PriorityInlet:
         await self._inlet.send(Ticket())
 
     def close(self) -> None:
-        """Nothing new will be sent."""
+        """Announce that nothing new will be sent."""
         self._inlet.close()
 
 
@@ -169,16 +168,16 @@ class StageQueue:
     The queue before one stage.
 
     Attributes:
-        send: The send end of the memory object stream behind `inlet`.
-        receive: Its receive end.
+        sender: The send end of the memory object stream behind `inlet`.
+        receiver: Its receive end.
         inlet: Where items are sent to.
-        slots: The slots, if the stage retries as a whole.
+        slots: The inlet with slots, if the stage has per-stage retry.
         max_queued: How many items there can be, in the queue and with senders that wait for room.
-        heap: The order in which items start, once priorities are in use.
+        heap: The records that wait, once priorities are in use; None before.
     """
 
-    send: MemoryObjectSendStream[Any]
-    receive: MemoryObjectReceiveStream[Any]
+    sender: MemoryObjectSendStream[Any]
+    receiver: MemoryObjectReceiveStream[Any]
     inlet: Inlet
     slots: SlotQueue | None
     max_queued: float
@@ -186,19 +185,19 @@ class StageQueue:
 
     @property
     def waiting(self) -> int:
-        """How many items wait for a worker at this instant."""
-        statistics = self.receive.statistics()
+        """How many items wait for a worker, those of waiting senders included."""
+        statistics = self.receiver.statistics()
         return statistics.current_buffer_used + statistics.tasks_waiting_send
 
     def use_priorities(self) -> None:
-        """From now on, let the most urgent item start first."""
+        """From now on, let the item with the lowest priority start first."""
         if self.heap is None:
             self.heap = PriorityHeap()
             self.inlet = PriorityInlet(self.inlet, self.heap)
 
     def requeue(self, record: Record) -> None:
         """Queue *record* again, in the slot that it kept."""
-        assert self.slots is not None  # stages that retry as a whole have slots
+        assert self.slots is not None  # a stage with per-stage retry has slots
         if self.heap is None:
             self.slots.requeue(record)
         else:
@@ -206,18 +205,18 @@ class StageQueue:
             self.slots.requeue(Ticket(record if record.slot is None else record.slot))
 
     def close(self) -> None:
-        """Close both ends, when nobody uses them any more."""
-        self.send.close()
-        self.receive.close()
+        """Close both ends; nothing may use them any more."""
+        self.sender.close()
+        self.receiver.close()
 
 
 def open_queue(stage: Stage) -> StageQueue:
     """Return the queue of *stage*."""
     if stage.retry_policy.scope == "task":
-        send, receive = create_memory_object_stream[Any](stage.capacity)
-        return StageQueue(send, receive, send, None, stage.capacity)
-    # The slots bound it.
-    send, receive = create_memory_object_stream[Any](math.inf)
+        sender, receiver = create_memory_object_stream[Any](stage.capacity)
+        return StageQueue(sender, receiver, sender, None, stage.capacity)
+    # Unbounded, because the slots bound it.
+    sender, receiver = create_memory_object_stream[Any](math.inf)
     total = stage.workers + stage.capacity
-    slots = SlotQueue(send, total)
-    return StageQueue(send, receive, slots, slots, total)
+    slots = SlotQueue(sender, total)
+    return StageQueue(sender, receiver, slots, slots, total)

@@ -1,4 +1,4 @@
-"""Workers that still run after a cancellation: counted, and named if it takes long."""
+"""Waits for the workers that still run after a cancellation, and logs what they are doing."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from .._state.worker import Worker
 
 # Seconds after which a cancelled run logs what it waits for.
 PATIENCE = 10
-# How many workers are named.
+# How many workers the message names.
 NAMED = 5
 
 
 @define(eq=False)
 class Stragglers:
     """
-    The workers of one run that have a loop task at present.
+    The workers of one run that have a loop task.
 
     Attributes:
-        running: Each worker adds itself when it begins and removes itself when it ends.
+        running: Each worker adds itself when its loop task begins, and removes itself at the end.
     """
 
     running: set[Worker] = field(factory=set, init=False)
-    # Set when the last worker has ended, if somebody watches.
+    # Set when the last worker has ended; None before `watch()`.
     _gone: Event | None = field(default=None, init=False)
 
     def all_gone(self) -> None:
-        """The last worker of a cancelled run has ended."""
+        """Note that the last worker of a cancelled run has ended."""
         if self._gone is not None:
             self._gone.set()
 

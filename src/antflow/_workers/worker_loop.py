@@ -4,23 +4,25 @@ The loop of a worker, with the fast path of an item.
 Theory of operation
 ===================
 
-Each worker of a stage runs `work()` in a loop task of its own. One iteration is one item at one
-stage, so its cost is the cost of a pipeline. The cases, in the order of the code:
+Each worker of a stage runs `work()` in a loop task of its own. One iteration processes one item at
+one stage, so its cost dominates the cost of a pipeline. The cases, in the order of the code:
 
-1. The run is stopping: leave.
+1. The run is stopping: leave the loop.
 2. A task has changed context variables: restore them. If that is not possible, because a variable
-   is new, continue in a new loop task, and from now on run each item of the stage in a context of
-   its own, on the general path.
-3. There is an item in the queue: take it, without awaiting.
-4. There is none: leave if two others wait already; else wait for one. The queue is closed: leave.
-   The last worker that leaves closes the next queue, so the end travels as the items do.
-5. Nobody is idle any more, and there are spare workers: start more (see `scaling`).
-6. The general path, in `processing`: for stages with several tasks, limits, per-stage retry or
-   callbacks of their own, with priorities, while task events are subscribed to, and for each item
-   whose task raises.
-7. The fast path, in the rest of the loop: it awaits only the task. It does inline what the outlets
-   do, because a call per item and stage would cost more than it explains. State changes precede
-   notifications: when the task has returned, all counters change without an await in between.
+   is new, continue in a new loop task. From then on, each item of the stage takes the general path,
+   in a context of its own.
+3. The queue has an item: take it without awaiting. Only where many items could be taken in a row,
+   every 256th is awaited, which yields to the event loop (see `fairness`).
+4. The queue is empty: leave if two others are idle, else wait for an item. The queue is closed:
+   leave. The last worker to leave closes the next queue, so the end of the run follows the items.
+5. No worker is idle, and there are spare ones: start more (see `scaling`).
+6. The general path, in `processing`: for stages with several tasks, concurrency limits, `skip_if`,
+   per-stage retry or success callbacks; with a watchdog; once priorities are in use; while there
+   are subscribers to task events; and for each item whose task raises.
+7. The fast path, in the rest of the loop. It awaits the task, and anything else only if it has to
+   wait. It does inline what the outlets do, because a call per item and stage is too expensive.
+   State changes precede notifications: when the task has returned, all counters change before the
+   next await.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ from anyio.lowlevel import checkpoint
 
 from .._backend.cancellation import forget_cancellations, is_item_failure
 from .._backend.context import current_context, restore_context, run_in_context
-from .._backend.fairness import ITEMS_PER_TURN
+from .._backend.fairness import ITEMS_PER_YIELD
 from .._events.publishing import publish
 from .._model.record import Record
 from .._state.worker import Worker
@@ -45,7 +47,7 @@ from .scaling import StandBy
 
 
 async def work(pool: Pool, worker: Worker) -> None:
-    """Process items of the queue of *pool*, one after the other, until there are no more."""
+    """Process items from the queue of *pool*, one after the other, until there are no more."""
     services, queue, scaling, outlet = pool.services, pool.queue, pool.scaling, pool.outlet
     bus, completion, lifecycle = services.bus, services.completion, services.state.lifecycle
     downstream = outlet if type(outlet) is NextStage else None
@@ -54,25 +56,26 @@ async def work(pool: Pool, worker: Worker) -> None:
     sink = outlet.sink if type(outlet) is StreamOutlet else None
     task: Any = pool.runner.sole_task
     keep = services.state.results.keep
-    context, present = copy_context(), current_context()
+    services.token.enter(worker)
+    context, current = copy_context(), current_context()
     running = services.stragglers.running
-    receive = pool.receive
+    receive_nowait = pool.receive_nowait
     record: Any = None
     error = None
     running.add(worker)
     try:
         if scaling.blocked:
             await _stand_by(pool)
-        scaling.begins()
+        scaling.began()
         if queue.waiting:
             worker.mark_idle()
-        for turn_ends in pool.yield_points:  # pragma: no branch - it is endless
+        for yields_first in pool.yield_points:  # pragma: no branch - it is endless
             if lifecycle.is_stopping:
                 break
             try:
-                is_clean = (copy_context() if present is None else present) == context
+                is_clean = (copy_context() if current is None else current) == context
             except Exception:
-                # The comparison is of the user's values, and some raise: those of arrays do.
+                # This compares the user's values, which may raise: numpy arrays do, for example.
                 is_clean = False
             if not is_clean:
                 if not restore_context(context):
@@ -84,11 +87,11 @@ async def work(pool: Pool, worker: Worker) -> None:
 
             # Drop the record before waiting, so that it can be freed.
             try:
-                if turn_ends and queue.max_queued > ITEMS_PER_TURN:
+                if yields_first and queue.max_queued > ITEMS_PER_YIELD:
                     record = None
                     record = await _wait_for_item(pool, worker)
                 else:
-                    record = receive()
+                    record = receive_nowait()
             except WouldBlock:
                 record = None
                 if scaling.idle >= 2:
@@ -162,7 +165,7 @@ async def work(pool: Pool, worker: Worker) -> None:
                     await wait_for_room(scaling, pending)
                     worker.mark_idle()
                 completion.settle()
-        # In a run that is stopping nobody waits for the end of the queue, and somebody may send.
+        # In a run that is stopping, nothing waits for the end of the queue, and senders may remain.
         is_last = scaling.left(worker.number)
         if is_last and next_queue is not None and not lifecycle.is_stopping:
             next_queue.inlet.close()
@@ -170,37 +173,37 @@ async def work(pool: Pool, worker: Worker) -> None:
         running.discard(worker)
         if lifecycle.is_stopping and not running:
             services.stragglers.all_gone()
-        # The traceback of a failure refers to this frame, and through these to other failures.
+        # The traceback of a failure refers to this frame, and so, through these, to other failures.
         record = None
-        del pool, services, queue, outlet, downstream, sink, completion, lifecycle, context, present
-        del next_queue, next_stage, running, receive, keep
+        del pool, services, queue, outlet, downstream, sink, completion, lifecycle, context, current
+        del next_queue, next_stage, running, receive_nowait, keep
 
 
 def start_workers(pool: Pool) -> None:
-    """Start as many workers as `Scaling` says; there must be a spare one."""
+    """Start as many workers as `Scaling` says; at least one must be spare."""
     for _ in range(pool.scaling.taken(pool.queue.waiting)):
         _start(pool, pool.claim_worker())
 
 
 def _start(pool: Pool, worker: Worker) -> None:
-    # The loop task is named like the worker, for debuggers and instruments of the loop.
+    # The loop task has the name of the worker, for debuggers and loop instruments.
     pool.services.tasks.start(work(pool, worker), name=worker.name)
 
 
 async def _stand_by(pool: Pool) -> None:
-    """Wait, as a worker that was started, while others are blocked."""
+    """Wait before a worker begins, while others are blocked."""
     completion, lifecycle = pool.services.completion, pool.services.state.lifecycle
     stand_by = StandBy(pool.scaling, completion.settled)
-    while not lifecycle.is_stopping and stand_by.goes_on(completion.settled):
+    while not lifecycle.is_stopping and stand_by.should_wait(completion.settled):
         await checkpoint()
 
 
 async def _wait_for_item(pool: Pool, worker: Worker) -> Record:
     """Yield to the event loop, then wait for an item."""
-    pool.scaling.waits()
+    pool.scaling.started_waiting()
     try:
-        record: Record = await pool.queue.receive.receive()
+        record: Record = await pool.queue.receiver.receive()
     finally:
-        pool.scaling.resumes()
+        pool.scaling.stopped_waiting()
     worker.mark_idle()
     return record
