@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 from anyio import get_cancelled_exc_class
@@ -65,15 +65,14 @@ def raise_attribute(owner: Any, name: str) -> None:
         del error
 
 
-async def close_generator(generator: AsyncGenerator[Any, Any]) -> None:
+async def aclose(iterator: Any) -> None:
     """
-    Close *generator*, which may hold a task group open.
+    Close *iterator*: a generator, which may hold a task group open, or what else has ``aclose()``.
 
     Such a group makes an exception group of the GeneratorExit with which it is closed.
     """
     try:
-        await generator.aclose()
+        await iterator.aclose()
     except BaseExceptionGroup as errors:
-        others = [leaf for leaf in leaf_exceptions(errors) if not isinstance(leaf, GeneratorExit)]
-        if others:
+        if not all(isinstance(leaf, GeneratorExit) for leaf in leaf_exceptions(errors)):
             raise

@@ -6,6 +6,14 @@ from .._backend.task_groups import raise_errors
 from .._model.errors import PipelineError
 from .._state.lifecycle import Completion, EndReason, Lifecycle
 
+# Reasons for which items may be left unfinished: the caller knows, or is given the error.
+_INTENDED = {
+    EndReason.CANCELLED,
+    EndReason.INTERRUPTED,
+    EndReason.TOO_MANY_FAILURES,
+    EndReason.ERROR,
+}
+
 
 def raise_for_unexpected_end(lifecycle: Lifecycle, completion: Completion) -> None:
     """
@@ -16,7 +24,7 @@ def raise_for_unexpected_end(lifecycle: Lifecycle, completion: Completion) -> No
     Raises:
         PipelineError: That is so.
     """
-    if completion.unfinished and not (lifecycle.was_cancelled or lifecycle.has_too_many_failures):
+    if completion.unfinished and lifecycle.reason not in _INTENDED:
         raise PipelineError(
             f"the run ended although {completion.unfinished} of {completion.admitted} items were "
             "not finished: something outside antflow cancelled a loop task of the run. Cancel the "

@@ -22,7 +22,7 @@ from attrs import define, field
 
 from .._backend.cancellation import is_item_failure, stray_cancellation
 from .._backend.fairness import ITEMS_PER_YIELD
-from .._backend.task_groups import close_generator
+from .._backend.task_groups import aclose
 from .._events.event_bus import EventBus
 from .._events.publishing import publish
 from .._model.errors import PipelineError
@@ -79,7 +79,7 @@ class Feeder:
     _stopped: bool = field(default=False, init=False)
     # What sends the items for which there is no room.
     _outbox: Outbox = field(init=False)
-    # Whether the source runs, and not the feeder; and whether its next item is in the window then.
+    # Whether the source runs, and not the feeder; and whether the window has its next item then.
     _in_source: bool = field(default=False, init=False)
     _has_entered: bool = field(default=False, init=False)
     # Whether the source may hold scopes open, and the cancellation of one of them.
@@ -145,8 +145,8 @@ class Feeder:
                 try:
                     await self._read_async(async_items)
                 finally:
-                    if isinstance(async_items, AsyncGenerator):
-                        await close_generator(async_items)
+                    if hasattr(async_items, "aclose"):
+                        await aclose(async_items)
             else:
                 items = iter(self.source)
                 self._has_scopes = self._outbox.has_own_task = type(items) not in _PLAIN_ITERATORS

@@ -104,6 +104,7 @@ class Run:
                     self._group.start_soon(self._open_and_watch)
         except BaseExceptionGroup as errors:
             fatal = fatal_errors(errors)
+            self.state.lifecycle.advance(Phase.CANCELLING, EndReason.ERROR)
         finally:
             self._close()
         if fatal:

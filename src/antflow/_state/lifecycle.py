@@ -36,6 +36,7 @@ class EndReason(enum.Enum):
     SHUT_DOWN = "shutdown() was called"
     CANCELLED = "shutdown(drain=False) was called, or the block of a stream was left"
     INTERRUPTED = "a second SIGINT or SIGTERM arrived"
+    ERROR = "an error that is not the failure of an item"
     TOO_MANY_FAILURES = "more items failed than max_failures allows"
 
 
