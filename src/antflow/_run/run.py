@@ -31,6 +31,7 @@ from typing import Any
 
 from anyio import CancelScope, Event, create_task_group
 from anyio.abc import TaskGroup
+from anyio.lowlevel import checkpoint_if_cancelled
 
 from .._backend.cancellation_watch import CancellationWatch
 from .._backend.context import Host, RunToken, current_host, host_task, memberships
@@ -210,6 +211,8 @@ class Run:
             if not self.state.lifecycle.takes_input:
                 if any(token is self._token for token, _ in memberships()):
                     return 0
+                # A signal that drains the run also cancels the body of its block, which may feed.
+                await checkpoint_if_cancelled()
                 raise PipelineError(f"feed(): the run was shut down, and takes no more. {hint}")
             feeder = self._start_feeder(source, target, priority)
         finally:
