@@ -24,7 +24,7 @@ LAYERS: dict[str, list[str]] = {
     "__main__": ["__main__"],
     "_cli": ["main", "demo", "demo_report"],
     "_api": ["pipeline", "block", "current", "live_run", "result_stream"],
-    "_run": ["signals", "run_host", "run", "early_end", "wiring", "feeds", "feeder", "outbox"],
+    "_run": ["run_host", "signals", "run", "early_end", "wiring", "feeds", "feeder", "outbox"],
     "_workers": [
         "worker_loop",
         "processing",
@@ -54,6 +54,7 @@ LAYERS: dict[str, list[str]] = {
         "hints",
         "cancellation_watch",
         "cancellation",
+        "loops",
         "context",
         "fairness",
     ],

@@ -82,7 +82,10 @@ RetryPolicy(on=retry_after)
 RetryPolicy(on=5)  # type: ignore[arg-type]  # pyright: ignore
 
 tracker = StatusTracker(on_status_change, on_task_start=print, history=10)
-pipeline = Pipeline(stages=stages, status_tracker=tracker)
+pipeline = Pipeline(stages=stages, status_tracker=tracker, handle_signals=True)
+pipeline.open(handle_signals=False)
+pipeline.stream([1], handle_signals=True)
+pipeline.stream([1], handle_signals="yes")  # type: ignore[arg-type]  # pyright: ignore
 Pipeline([fetch])  # type: ignore[list-item]  # pyright: ignore
 Stage("Bad", tasks=fetch)  # type: ignore[arg-type]  # pyright: ignore
 Stage("Bad", tasks=[fetch], task_concurrency_limits={fetch: 1})  # type: ignore[dict-item]  # pyright: ignore
