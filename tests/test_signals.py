@@ -1,4 +1,4 @@
-"""`handle_signals=True`: the first signal drains, the second ends; nothing goes unheard."""
+"""`handle_signals=True`: the first signal drains, the second cancels; no signal is lost."""
 
 from __future__ import annotations
 
@@ -233,7 +233,7 @@ def draining(*pipelines: Pipeline) -> bool:
     return not any(pipeline._state.lifecycle.takes_input for pipeline in pipelines)
 
 
-async def test_overlapping_runs_share_the_first_signal_and_the_process_hears_the_next(
+async def test_overlapping_runs_share_the_first_signal_and_the_next_reaches_the_process(
     heard: Heard,
 ) -> None:
     runs = Runs()
@@ -263,7 +263,7 @@ async def test_the_second_signal_also_ends_runs_that_joined_after_the_first(hear
 async def test_a_signal_is_a_first_one_again_when_those_who_had_the_first_have_ended(
     heard: Heard,
 ) -> None:
-    """Else a process whose runs always overlap would drain once, and cancel ever after."""
+    """Otherwise every signal after the first would cancel runs that always overlap."""
     runs = Runs()
     async with anyio.create_task_group() as group:
         first = await group.start(runs.run, "first")
@@ -278,7 +278,7 @@ async def test_a_signal_is_a_first_one_again_when_those_who_had_the_first_have_e
 
 
 async def test_the_third_signal_has_the_effect_that_it_has_without_antflow(heard: Heard) -> None:
-    """A task that does not end must not make the process deaf."""
+    """A task that does not end must not keep the process from reacting to signals."""
     end = anyio.Event()
 
     async def task(value: int) -> None:
@@ -506,7 +506,7 @@ async def test_a_signal_from_outside_wakes_the_loop(heard: Heard) -> None:
     assert results.values == [0]
 
 
-def test_a_loop_that_has_stopped_hears_nothing_so_the_process_does(heard: Heard) -> None:
+def test_a_signal_for_a_loop_that_has_stopped_reaches_the_process(heard: Heard) -> None:
     async def main() -> None:
         await Pipeline([Stage("A", 1, [forever])]).run([1], handle_signals=True)
 
@@ -707,6 +707,10 @@ class TestLiveRuns:
             with pytest.raises(PipelineError, match="handle_signals=True works in the main") as two:
                 await anext(Pipeline([Stage("A", 1, [same])]).stream([1], handle_signals=True))
             errors.append(two)
+            stream = Pipeline([Stage("A", 1, [same])]).stream([1], handle_signals=True)
+            with pytest.raises(PipelineError, match="handle_signals=True works in the main"):
+                await stream.__aenter__()
+            await stream.aclose()
 
         await anyio.to_thread.run_sync(anyio.run, main)
         assert len(errors) == 2

@@ -75,15 +75,16 @@ class ResultStream(Inspection):
         Start the run.
 
         Raises:
-            PipelineError: The stream has been entered, iterated over or closed before.
+            PipelineError: The stream has been entered, iterated over or closed before; or it
+                handles signals, and this is not the main thread.
         """
         if self._started or self._closed:
             raise PipelineError(
                 "a stream can be entered once, before it is iterated over. Call "
                 "pipeline.stream(…) for another one."
             )
-        self._started = True
         await self._host.__aenter__()
+        self._started = True
         self._set_latest(self._run)
         self._host.start(self._run)
         return self
