@@ -36,7 +36,14 @@ LAYERS: dict[str, list[str]] = {
         "scaling",
         "stragglers",
     ],
-    "_tasks": ["task_runner", "calls", "retries", "concurrency_limits", "watchdog"],
+    "_tasks": [
+        "task_runner",
+        "calls",
+        "retries",
+        "retry_report",
+        "concurrency_limits",
+        "watchdog",
+    ],
     "_events": ["callbacks", "status_tracker", "publishing", "event_bus"],
     "_state": ["inspection", "run_state", "stage_state", "worker", "result_store", "lifecycle"],
     "_definition": ["inputs", "stage", "retry_policy", "limits", "validation", "callables"],
@@ -58,6 +65,7 @@ LAYERS: dict[str, list[str]] = {
         "results",
         "items",
         "fast_frozen",
+        "plain_data",
         "errors",
         "describe",
     ],
@@ -181,7 +189,7 @@ def test_only_the_allowed_packages_are_imported(module: str) -> None:
     allowed = {"attrs", "exceptiongroup"}
     if package != "_model":
         allowed.add("anyio")
-    if module == "_tasks.retries":
+    if module in ("_tasks.retries", "_tasks.retry_report"):
         allowed.add("stamina")
     if package == "_backend" or module in LOOPS:
         allowed.add("asyncio")

@@ -83,6 +83,8 @@ class BlockMethods(Inspection):
             return await self._block.host.__aexit__(exc_type, exc, traceback)
         finally:
             self._block = None  # type: ignore[misc]  # a slot of Pipeline
+            # A cancellation that passes here refers to this frame.
+            del exc, traceback
 
     async def start(self) -> None:
         """

@@ -71,7 +71,11 @@ class PipelineRun(Inspection):
                 that was given to `Pipeline.open()`.
         """
         assert self._host is not None
-        return await self._host.__aexit__(exc_type, exc, traceback)
+        try:
+            return await self._host.__aexit__(exc_type, exc, traceback)
+        finally:
+            # A cancellation that passes here refers to this frame.
+            del exc, traceback
 
     async def feed(
         self,

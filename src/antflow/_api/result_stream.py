@@ -97,7 +97,11 @@ class ResultStream(Inspection):
     ) -> bool | None:
         """Cancel running tasks, and wait until they have ended."""
         self._closed = True
-        return await self._host.__aexit__(exc_type, exc, traceback)
+        try:
+            return await self._host.__aexit__(exc_type, exc, traceback)
+        finally:
+            # A cancellation that passes here refers to this frame.
+            del exc, traceback
 
     def __aiter__(self) -> ResultStream:
         return self

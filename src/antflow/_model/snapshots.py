@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
-from attrs import frozen
+from attrs import field, frozen
 
+from .describe import first_three
+from .plain_data import PlainData
 from .results import FailedItem
 
 
 @frozen
-class WorkerState:
+class WorkerState(PlainData):
     """
     What one worker is doing.
 
@@ -34,7 +36,7 @@ class WorkerState:
 
 
 @frozen
-class WorkerMetrics:
+class WorkerMetrics(PlainData):
     """
     What one worker has done.
 
@@ -64,7 +66,7 @@ class WorkerMetrics:
 
 
 @frozen
-class StageStats:
+class StageStats(PlainData):
     """
     The items of one stage, by status. Each item that reached the stage is counted once.
 
@@ -88,7 +90,7 @@ class StageStats:
 
 
 @frozen
-class PipelineStats:
+class PipelineStats(PlainData):
     """
     The items of a run, in numbers.
 
@@ -110,7 +112,7 @@ class PipelineStats:
 
 
 @frozen
-class ErrorSummary:
+class ErrorSummary(PlainData):
     """
     Counts of the failures.
 
@@ -124,7 +126,7 @@ class ErrorSummary:
     total_failed: int
     errors_by_type: dict[str, int]
     errors_by_stage: dict[str, int]
-    failed_items: list[FailedItem]
+    failed_items: list[FailedItem] = field(repr=first_three)
 
     @classmethod
     def of(cls, failures: Iterable[FailedItem]) -> ErrorSummary:
@@ -138,8 +140,12 @@ class ErrorSummary:
         )
 
 
+def _first_three_values(workers: Mapping[str, object]) -> str:
+    return first_three(workers.values())
+
+
 @frozen
-class DashboardSnapshot:
+class DashboardSnapshot(PlainData):
     """
     The state of a run for a dashboard, taken at one instant.
 
@@ -151,8 +157,8 @@ class DashboardSnapshot:
         timestamp: When it was taken, in Unix seconds.
     """
 
-    worker_states: dict[str, WorkerState]
-    worker_metrics: dict[str, WorkerMetrics]
+    worker_states: dict[str, WorkerState] = field(repr=_first_three_values)
+    worker_metrics: dict[str, WorkerMetrics] = field(repr=_first_three_values)
     pipeline_stats: PipelineStats
     error_summary: ErrorSummary
     timestamp: float

@@ -256,6 +256,9 @@ class Run:
     def cancel(self, reason: EndReason = EndReason.CANCELLED) -> None:
         """Stop reading, and cancel all loop tasks of the run."""
         self.drain()
+        if self.completion.idle.is_set():
+            # There is nothing to cancel, and workers that are not cancelled leave no cycle behind.
+            return
         self.state.lifecycle.advance(Phase.CANCELLING, reason)
         if self._scope is not None:
             self._scope.cancel()

@@ -147,8 +147,13 @@ class RunHost:
                 self.run.cancel()
             else:
                 self.run.finish()
-        handled = await self._close_group(exc)
-        if exc is None and not self._cancel_on_exit:
+        has_raised = exc is not None
+        try:
+            handled = await self._close_group(exc)
+        finally:
+            # A cancellation that passes here refers to this frame.
+            del exc
+        if not has_raised and not self._cancel_on_exit:
             self._raise_for_early_end()
         return handled
 
@@ -175,10 +180,11 @@ class RunHost:
                 handled = await self.group.__aexit__(type(exc), exc, exc.__traceback__)
         except BaseExceptionGroup as errors:
             fatal = fatal_errors(errors)
-        if fatal:
             if is_error and exc is not None:
                 fatal.insert(0, exc)
+        finally:
             # The traceback of each error refers to this frame.
             del exc
+        if fatal:
             raise_errors(fatal, "the run was ended by several errors")
         return False if is_error else handled

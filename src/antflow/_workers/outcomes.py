@@ -115,8 +115,8 @@ async def fail(record: Record, failure: Failure, pool: Pool, worker: Worker) -> 
         }
         await announce(services.bus, "failed", record, pool.name, worker.name, details, failed)
     if pool.callbacks.failure:
-        await notify_all(pool.callbacks.failure, record, failure.error)
-    await services.final_outlet.hand_over_failure(record, failure.error)
+        await notify_all(pool.callbacks.failure, record, failure.error, failed)
+    await services.final_outlet.hand_over_failure(record, failed)
     if slots is not None:
         slots.release(slots.take_slot(record))
     if services.state.lifecycle.has_too_many_failures:

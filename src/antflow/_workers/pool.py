@@ -103,7 +103,7 @@ class Pool:
     @property
     def first_task(self) -> str:
         """The name of the first task."""
-        return self.stage.functions[0].name
+        return self.stage._functions[0].name
 
     def claim_worker(self) -> Worker:
         """Return the worker to start next: the one with the lowest number that has no loop task."""
