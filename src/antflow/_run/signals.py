@@ -25,8 +25,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -148,35 +147,42 @@ def _restore_if_unused(*ended: _Receiver) -> None:
         signal.raise_signal(number)
 
 
-@contextmanager
-def handling_signals(drain: Callable[[], None], interrupt: Callable[[], None]) -> Iterator[None]:
+class handling_signals:  # noqa: N801 - used like a function
     """
     Handle SIGINT and SIGTERM in this block, together with all other such blocks.
+
+    (A generator-based context manager would set an attribute of each exception that passes, which
+    some exceptions do not allow.)
 
     Args:
         drain: Called in the loop at the first signal.
         interrupt: Called in the loop at the second signal.
 
     Raises:
-        PipelineError: This is not the main thread.
+        PipelineError: On entry: this is not the main thread.
     """
-    check_main_thread()
-    loop = current_loop()
-    receiver = _receivers.setdefault(loop.token, _Receiver(loop))
-    listener = _Listener(drain, interrupt)
-    receiver.listeners.append(listener)
-    _install()
-    try:
-        yield
-    finally:
+
+    def __init__(self, drain: Callable[[], None], interrupt: Callable[[], None]) -> None:
+        self._listener = _Listener(drain, interrupt)
+        self._receiver: _Receiver
+
+    def __enter__(self) -> None:
+        check_main_thread()
+        loop = current_loop()
+        self._receiver = _receivers.setdefault(loop.token, _Receiver(loop))
+        self._receiver.listeners.append(self._listener)
+        _install()
+
+    def __exit__(self, *exc_info: object) -> None:
+        receiver, token = self._receiver, self._receiver.loop.token
         # What has arrived before the end of the run is for the run.
         receiver.deliver()
-        receiver.listeners.remove(listener)
+        receiver.listeners.remove(self._listener)
         if receiver.listeners:
             _restore_if_unused()
         else:
-            if _receivers.get(loop.token) is receiver:
-                del _receivers[loop.token]
+            if _receivers.get(token) is receiver:
+                del _receivers[token]
             _restore_if_unused(receiver)
 
 
