@@ -23,8 +23,8 @@ DOCS = Path(__file__).parent.parent / "docs"
 LAYERS: dict[str, list[str]] = {
     "__main__": ["__main__"],
     "_cli": ["main", "demo", "demo_report"],
-    "_api": ["pipeline", "block", "current", "live_run", "result_stream"],
-    "_run": ["signals", "run_host", "run", "early_end", "wiring", "feeds", "feeder", "outbox"],
+    "_api": ["pipeline", "arguments", "block", "current", "live_run", "result_stream"],
+    "_run": ["run_host", "signals", "run", "early_end", "wiring", "feeds", "feeder", "outbox"],
     "_workers": [
         "worker_loop",
         "processing",
@@ -36,7 +36,14 @@ LAYERS: dict[str, list[str]] = {
         "scaling",
         "stragglers",
     ],
-    "_tasks": ["task_runner", "calls", "retries", "concurrency_limits", "watchdog"],
+    "_tasks": [
+        "task_runner",
+        "calls",
+        "retries",
+        "retry_report",
+        "concurrency_limits",
+        "watchdog",
+    ],
     "_events": [
         "callbacks",
         "status_tracker",
@@ -55,6 +62,7 @@ LAYERS: dict[str, list[str]] = {
         "hints",
         "cancellation_watch",
         "cancellation",
+        "loops",
         "context",
         "fairness",
     ],
@@ -65,6 +73,7 @@ LAYERS: dict[str, list[str]] = {
         "results",
         "items",
         "fast_frozen",
+        "plain_data",
         "errors",
         "tracebacks",
         "describe",
@@ -189,7 +198,7 @@ def test_only_the_allowed_packages_are_imported(module: str) -> None:
     allowed = {"attrs", "exceptiongroup"}
     if package != "_model":
         allowed.add("anyio")
-    if module == "_tasks.retries":
+    if module in ("_tasks.retries", "_tasks.retry_report"):
         allowed.add("stamina")
     if package == "_backend" or module in LOOPS:
         allowed.add("asyncio")

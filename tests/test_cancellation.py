@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import subprocess
 import sys
@@ -354,6 +355,134 @@ class TestNativeCancellation:
         pipeline = Pipeline([Stage("A", 1, [task]), Stage("B", 1, [same])])
         with pytest.raises(PipelineError, match=r"of \d+ items were not finished: something out"):
             await pipeline.run(range(9))
+
+    async def test_a_cancellation_that_an_item_never_undoes_is_not_that_of_the_next(self) -> None:
+        """As with a time limit that cancels the task it is used in, and converts what comes out."""
+
+        async def task(value: int) -> int:
+            if value % 3 == 2:
+                future = asyncio.get_running_loop().create_future()
+                future.cancel()
+                await future
+            loop_task = asyncio.current_task()
+            assert loop_task is not None
+            asyncio.get_running_loop().call_soon(loop_task.cancel)
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                if value % 3:
+                    raise TimeoutError from None
+            return value
+
+        for stage in (
+            Stage("A", 1, [task], task_attempts=1),
+            Stage("A", 1, [same, task], task_attempts=1),
+            Stage("A", 1, [task], retry="per_stage", task_attempts=1),
+        ):
+            results = await Pipeline([stage]).run(range(12))
+            assert results.values == [0, 3, 6, 9]
+            assert sorted((item.value % 3, item.error_type) for item in results.failures) == [
+                *[(1, "TimeoutError")] * 4,
+                *[(2, "CancelledError")] * 4,
+            ]
+
+    async def test_scopes_and_groups_work_after_an_item_that_undid_no_cancellation(self) -> None:
+        async def fail() -> None:
+            raise ValueError("inside")
+
+        async def old_limit() -> None:
+            loop_task = asyncio.current_task()
+            assert loop_task is not None
+            asyncio.get_running_loop().call_soon(loop_task.cancel)
+            await asyncio.sleep(60)
+
+        async def task(value: int) -> Any:
+            if value % 5 in (0, 1):
+                try:
+                    await old_limit()
+                except asyncio.CancelledError:
+                    if value % 5:
+                        raise TimeoutError from None
+            if value % 5 == 2:
+                with anyio.move_on_after(0):
+                    await anyio.sleep_forever()
+            if value % 5 == 3 and sys.version_info >= (3, 11):
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(fail())
+                    await asyncio.sleep(60)
+            if value % 5 == 4 and sys.version_info >= (3, 11):
+                async with asyncio.timeout(0):
+                    await asyncio.sleep(60)
+            await checkpoint()
+            return value
+
+        stage = Stage("A", 1, [task], task_attempts=1)
+        results = await Pipeline([stage]).run([0, 2, 1, 2, 0, 3, 2, 1, 3, 2, 0, 4, 1, 4, 2])
+        if sys.version_info >= (3, 11):
+            assert results.values == [0, 2, 2, 0, 2, 2, 0, 2]
+            assert {item.error_type for item in results.failures} == {
+                "TimeoutError",
+                "ExceptionGroup",
+            }
+
+    async def test_cancelling_a_worker_in_its_task_fails_the_item(self) -> None:
+        """It is the only cancellation of a loop task that does not come from the run."""
+        workers = []
+
+        async def task(value: int) -> int:
+            if value == 1:
+                workers.append(asyncio.current_task())
+                asyncio.get_running_loop().call_soon(workers[0].cancel)
+                await asyncio.sleep(60)
+            return value
+
+        results = await Pipeline([Stage("A", 1, [task])]).run(range(4))
+        assert results.values == [0, 2, 3]
+        assert [item.error_type for item in results.failures] == ["CancelledError"]
+
+    async def test_a_run_in_a_task_that_was_cancelled_before_is_a_run_as_any(self) -> None:
+        async def task(value: int) -> int:
+            if value == 1:
+                raise asyncio.CancelledError
+            return value
+
+        async def caller() -> None:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(60)
+            results = await Pipeline([Stage("A", 1, [task])]).run(range(3))
+            assert results.values == [0, 2]
+
+        running = asyncio.ensure_future(caller())
+        await anyio.wait_all_tasks_blocked()
+        running.cancel()
+        await running
+
+    async def test_a_loop_that_shuts_down_ends_the_run_whatever_an_item_left_behind(self) -> None:
+        outcomes = []
+
+        async def task(value: int) -> int:
+            loop_task = asyncio.current_task()
+            assert loop_task is not None
+            if value == 0:
+                asyncio.get_running_loop().call_soon(loop_task.cancel)
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                if value:
+                    outcomes.append(value)
+                    raise
+            return value
+
+        pipeline = Pipeline([Stage("A", 2, [task])])
+        running = asyncio.ensure_future(pipeline.run([0, 1, 2, 3]))
+        await anyio.wait_all_tasks_blocked()
+        for loop_task in asyncio.all_tasks() - {asyncio.current_task()}:
+            if loop_task is running or loop_task.get_name().startswith("A-W"):
+                loop_task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        assert sorted(outcomes) == [1, 2]
+        assert pipeline.failures == []
 
     async def test_a_native_cancellation_ends_a_run_whose_callback_waits(self) -> None:
         async def slow(event: Any) -> None:

@@ -54,7 +54,7 @@ def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (root / "undecodable.py").write_bytes(b"name = '\xff\xfe'\n")
     (root / "site-packages" / "not_ours.py").write_text("")
     monkeypatch.setattr(demo.sysconfig, "get_path", lambda name: str(root))
-    logger = logging.getLogger("stamina")
+    logger = logging.getLogger("antflow")
     before = list(logger.handlers)
     yield root
     logger.handlers[:] = before

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
+import weakref
 from typing import Any
 
 import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-from antflow import Pipeline, PipelineError, Stage
+from antflow import Pipeline, PipelineError, Stage, TooManyFailuresError
 
 if sys.version_info < (3, 11):
     from exceptiongroup import ExceptionGroup
@@ -166,3 +168,53 @@ async def test_a_stream_is_closed_when_its_reader_ends_early() -> None:
         async for _ in results:
             break
     assert stream._run.ended.is_set()
+
+
+async def test_too_many_failures_are_told_after_a_cancellation_too() -> None:
+    """A task may shield itself from the cancellation, and fail after it."""
+
+    async def task(value: int) -> int:
+        with anyio.CancelScope(shield=True):
+            await anyio.sleep(3)
+        raise ValueError(value)
+
+    pipeline = Pipeline([Stage("A", 2, [task], task_attempts=1)])
+
+    async def stop() -> None:
+        await anyio.sleep(1)
+        await pipeline.shutdown(drain=False)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(stop)
+        with pytest.raises(TooManyFailuresError):
+            await pipeline.run([1, 2], max_failures=0)
+
+
+async def test_a_drained_run_that_is_cancelled_later_is_not_an_unexpected_end() -> None:
+    pipeline = Pipeline([Stage("A", 1, [slow])])
+    async with pipeline.open(range(9)) as run:
+        await anyio.sleep(1.5)
+        with anyio.move_on_after(0.1):
+            await run.shutdown()
+        await run.shutdown(drain=False)
+    assert run.results.values == [0]
+
+
+async def test_a_stream_that_is_left_while_its_run_is_idle_leaves_no_cycle() -> None:
+    async def fail(value: int) -> int:
+        raise ValueError
+
+    pipeline = Pipeline([Stage("A", 2, [fail], task_attempts=1)])
+    stream = pipeline.stream(range(3))
+    run = weakref.ref(stream._run)
+    gc.disable()
+    try:
+        async with stream as results:
+            async for _ in results:
+                await anyio.wait_all_tasks_blocked()
+                break
+        pipeline._set_latest(pipeline._new_run())
+        del stream, results, _
+        assert run() is None
+    finally:
+        gc.enable()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from antflow._backend.cancellation_watch import CancellationWatch
 from antflow._state.lifecycle import Completion, EndReason, Lifecycle, Phase
 
@@ -18,7 +20,20 @@ def test_the_phase_only_advances() -> None:
     assert (life.phase, life.reason) == (Phase.ENDED, None)
 
 
-def test_a_later_phase_overrides_the_reason_and_the_same_one_does_not() -> None:
+@pytest.mark.parametrize(
+    ("first", "second"), [(a, b) for a in EndReason for b in EndReason if a < b]
+)
+def test_of_two_reasons_for_one_phase_the_weightier_stays_in_any_order(
+    first: EndReason, second: EndReason
+) -> None:
+    for reasons in ((first, second), (second, first)):
+        life = Lifecycle()
+        for reason in reasons:
+            life.advance(Phase.CANCELLING, reason)
+        assert life.reason is second
+
+
+def test_the_weightiest_reason_stays() -> None:
     life = Lifecycle()
     life.advance(Phase.DRAINING, EndReason.SHUT_DOWN)
     life.advance(Phase.DRAINING, EndReason.FINISHED)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-import logging
+import sys
 from itertools import pairwise
 from typing import Any
 
@@ -13,7 +13,20 @@ import pytest
 import stamina
 from anyio.lowlevel import checkpoint
 
-from antflow import Pipeline, RetryPolicy, Stage, StatusTracker, TaskEvent
+from antflow import (
+    AntFlowError,
+    Pipeline,
+    PipelineError,
+    RetryPolicy,
+    Stage,
+    StageValidationError,
+    StatusTracker,
+    TaskEvent,
+    TaskFailedError,
+)
+
+if sys.version_info < (3, 11):
+    from exceptiongroup import ExceptionGroup
 
 SCOPES = ["task", "stage"]
 
@@ -329,11 +342,6 @@ class TestStamina:
         assert results.failures[0].attempts == len(flaky.calls[1]) == 2
         assert results.failures[0].error == "1, attempt 2"
 
-    async def test_antflow_does_not_log_retries(self, caplog: pytest.LogCaptureFixture) -> None:
-        with caplog.at_level(logging.DEBUG, "antflow"):
-            await with_policy(Flaky(9), wait_initial=0, wait_jitter=0).run([1])
-        assert not [record for record in caplog.records if record.name.startswith("antflow")]
-
 
 class TestEvents:
     @pytest.mark.virtual_time
@@ -444,3 +452,77 @@ async def test_a_stray_cancellation_in_a_retry_hook_fails_its_item_only(retry: A
     assert results.values == [0, 2]
     (failed,) = results.failures
     assert (failed.task_name, failed.error_type) == ("second", "CancelledError")
+
+
+class TestNoRetry:
+    async def test_none_means_one_attempt(self) -> None:
+        flaky = Flaky(1)
+        results = await Pipeline([Stage("A", 1, [flaky], retry=None)]).run([1])
+        assert [failure.attempts for failure in results.failures] == [1]
+        assert len(flaky.calls[1]) == 1
+
+    async def test_none_means_one_attempt_in_test_mode_too(self) -> None:
+        flaky = Flaky(1)
+        with stamina.set_testing(True, attempts=5):
+            results = await Pipeline([Stage("A", 1, [flaky], retry=None)]).run([1])
+        assert len(results.failures) == len(flaky.calls[1]) == 1
+
+    @pytest.mark.parametrize(
+        "keyword", [{"task_attempts": 5}, {"stage_attempts": 5}, {"task_wait_seconds": 5}]
+    )
+    def test_keywords_without_effect_are_refused(self, keyword: Any) -> None:
+        with pytest.raises(StageValidationError, match=r"no effect beside retry=None\. Leave it"):
+            Stage("A", 1, [Flaky(0)], retry=None, **keyword)
+
+
+FAILED = TaskFailedError("of an inner pipeline")
+USED = PipelineError("wrong use")
+LOST = ConnectionError("lost")
+BOTH = ExceptionGroup("both", [LOST, ExceptionGroup("inner", [FAILED])])
+
+
+class TestErrorsOfAntflow:
+    """A task that uses antflow wrongly uses it as wrongly the next time."""
+
+    @pytest.mark.parametrize("scope", SCOPES)
+    @pytest.mark.parametrize(
+        ("on", "error", "is_retried"),
+        [
+            (Exception, USED, False),
+            (Exception, FAILED, False),
+            (Exception, StageValidationError("a ValueError as well"), False),
+            (ValueError, StageValidationError("a ValueError as well"), False),
+            (Exception, BOTH, False),
+            (ExceptionGroup, BOTH, False),
+            ((ExceptionGroup, PipelineError), BOTH, False),
+            ((ConnectionError, TaskFailedError), BOTH, True),
+            ((ExceptionGroup, TaskFailedError), BOTH, True),
+            (TaskFailedError, BOTH, False),
+            (lambda error: True, USED, False),
+            (lambda error: 0.0, BOTH, False),
+            (PipelineError, USED, True),
+            ((OSError, AntFlowError), USED, True),
+            ((OSError, AntFlowError), LOST, True),
+            ((OSError, TaskFailedError), USED, False),
+        ],
+    )
+    async def test_are_retried_only_if_the_policy_names_them(
+        self, scope: Any, on: Any, error: Exception, is_retried: bool
+    ) -> None:
+        async def fail(value: int) -> None:
+            raise error
+
+        policy = RetryPolicy(
+            scope=scope, on=on, attempts=2, wait_initial=0, wait_max=0, wait_jitter=0
+        )
+        (failure,) = (await Pipeline([Stage("A", 1, [fail], retry=policy)]).run([1])).failures
+        assert failure.exception is error
+        assert failure.attempts == 1 + is_retried
+
+    async def test_are_not_retried_by_default(self) -> None:
+        async def fail(value: int) -> None:
+            raise USED
+
+        for retry in ("per_task", "per_stage"):
+            (failure,) = (await Pipeline([Stage("A", 1, [fail], retry=retry)]).run([1])).failures
+            assert failure.attempts == 1

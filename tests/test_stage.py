@@ -76,8 +76,11 @@ async def async_generator(value: Any) -> Any:
         ({"tasks": [fetch, 3]}, ["tasks[1]", "a function", "got 3 (int)"]),
         ({"tasks": [generator]}, ["tasks[0]", "generator function"]),
         ({"tasks": [async_generator]}, ["tasks[0]", "generator function"]),
-        ({"retry": "per_item"}, ["retry", "'per_task', 'per_stage' or a RetryPolicy", "per_item"]),
-        ({"retry": None}, ["retry", "got None"]),
+        (
+            {"retry": "per_item"},
+            ["retry", "'per_task', 'per_stage', None or a RetryPolicy", "per_item"],
+        ),
+        ({"retry": 3}, ["retry", "got 3 (int)"]),
         ({"retry": RetryPolicy}, ["retry", "Write retry=RetryPolicy()."]),
         ({"task_attempts": 0}, ["task_attempts", WHOLE + " 1"]),
         ({"stage_attempts": "2"}, ["stage_attempts", WHOLE, "Write stage_attempts=2"]),

@@ -305,7 +305,7 @@ class TestWorkerMapping:
             assert name not in states
         with pytest.raises(KeyError, match="A-W2"):
             states["A-W2"]
-        assert repr(states) == "<WorkerMapping: 13 workers, started: {}>"
+        assert repr(states) == "<WorkerMapping: 13 workers, 0 started>"
         assert states.started == {}
 
     async def test_workers_that_never_started_take_no_memory(self) -> None:

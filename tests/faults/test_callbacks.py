@@ -169,7 +169,9 @@ def test_errors_of_callbacks_are_counted_and_affect_no_item(
         assert errors == (calls[name] if name in raises else 0)
     # Once for each callback. Two stages have successful items, and each has its own on_success.
     assert {(record.name, record.levelno) for record in caplog.records} == {
-        ("antflow", logging.ERROR)
+        ("antflow", logging.ERROR),
+        # These are the retries.
+        ("antflow", logging.WARNING),
     }
     logged = Counter(str(record.exc_info[1]) for record in caplog.records if record.exc_info)
     assert logged == {f"the callback {name}": 1 + (name == "stage_success") for name in raises}

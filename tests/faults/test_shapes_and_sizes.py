@@ -245,7 +245,20 @@ def test_overlapping_and_nested_runs_of_one_pipeline_are_independent(
     tried: Counter[Any] = Counter()
     successes: Counter[Any] = Counter()
 
+    running = 0
+
     async def task(value: tuple[str, int]) -> Any:
+        nonlocal running
+        is_inner = value[0].startswith("inner")
+        running += not is_inner
+        # This is the limit of the tracker.
+        assert running <= 1
+        try:
+            return await attempt(value)
+        finally:
+            running -= not is_inner
+
+    async def attempt(value: tuple[str, int]) -> Any:
         name, number = value
         tried[value] += 1
         await checkpoint()
@@ -262,7 +275,7 @@ def test_overlapping_and_nested_runs_of_one_pipeline_are_independent(
         successes[value] += 1
 
     policy = RetryPolicy(scope=scope, attempts=2, wait_initial=1, wait_jitter=0)
-    # Each run has its own limits: a task that starts a nested run holds only the outer one.
+    # The limit is shared by the runs that overlap, but not by the run that a task starts meanwhile.
     limits = {"task": 1}
     tracker = StatusTracker(on_success=count_success, task_concurrency_limits=limits)
     pipeline = Pipeline(

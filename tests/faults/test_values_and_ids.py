@@ -333,6 +333,7 @@ async def test_values_without_an_item_pass_through_unchanged() -> None:
     assert results.failures == []
     wrapped = {
         "item": (1, "a value"),
+        "result": (2, 1),
         "dict with id": (UNUSUAL_VALUES["dict with id"], "x"),
     }
     expected = [

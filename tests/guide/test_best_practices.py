@@ -89,8 +89,8 @@ async def test_on_failure_can_store_failed_items_to_run_them_again_later() -> No
     )
     await pipeline.run([Item(1, id="a"), Item(2, id="b")])
     assert stored == [
-        {"id": "a", "value": 1, "metadata": {}},
-        {"id": "b", "value": 2, "metadata": {}},
+        {"id": "a", "value": 1, "metadata": {}, "input": 1, "stage": "Save"},
+        {"id": "b", "value": 2, "metadata": {}, "input": 2, "stage": "Save"},
     ]
     working = True
     # The keys "id" and "value" of a payload are those of an input.

@@ -83,7 +83,11 @@ RetryPolicy(on=retry_after)
 RetryPolicy(on=5)  # type: ignore[arg-type]  # pyright: ignore
 
 tracker = StatusTracker(on_status_change, on_task_start=print, history=10, keep_done=5)
-pipeline = Pipeline(stages=stages, status_tracker=tracker, keep_failures=9, keep_frames=True)
+pipeline = Pipeline(stages=stages, status_tracker=tracker, handle_signals=True)
+Pipeline(stages=stages, keep_failures=9, keep_frames=True)
+pipeline.open(handle_signals=False)
+pipeline.stream([1], handle_signals=True)
+pipeline.stream([1], handle_signals="yes")  # type: ignore[arg-type]  # pyright: ignore
 Pipeline([fetch])  # type: ignore[list-item]  # pyright: ignore
 Stage("Bad", tasks=fetch)  # type: ignore[arg-type]  # pyright: ignore
 Stage("Bad", tasks=[fetch], task_concurrency_limits={fetch: 1})  # type: ignore[dict-item]  # pyright: ignore
@@ -101,6 +105,15 @@ async def use() -> None:
     assert_type(results[0].is_success, bool)
     assert_type(results.failures, list[FailedItem])
     assert_type(results.failures[0].as_exception(), TaskFailedError)
+    assert_type(results.failures[0].as_item(from_start=False), Item)
+    assert_type(results[0].failure, FailedItem | None)
+    assert_type(results[0].value_or_raise(), Any)
+    assert_type(results.to_dict(), dict[str, Any])
+    assert_type(results[0].to_dict(), dict[str, Any])
+    assert_type(pipeline.get_dashboard_snapshot().to_dict(), dict[str, Any])
+    await pipeline.run(results)
+    await pipeline.run(results.failures)
+    Stage("One attempt", tasks=[fetch], retry=None)
     await pipeline.run(numbers())
     await pipeline.run([Item(1, id="a", metadata={})])
     await pipeline.run(5)  # type: ignore[arg-type]  # pyright: ignore

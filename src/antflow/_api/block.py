@@ -42,12 +42,13 @@ class BlockMethods(Inspection):
 
     stages: tuple[Stage, ...]
     events: EventBus
+    handle_signals: bool
     _run: Run | None
     _block: Block | None
 
     # `Pipeline` defines these.
     _new_run: Callable[..., Run]
-    _execute: Callable[[Run], Awaitable[None]]
+    _execute: Callable[[Run, bool], Awaitable[None]]
     _set_latest: Callable[[Run], None]
 
     async def __aenter__(self: _Pipeline) -> _Pipeline:
@@ -62,7 +63,7 @@ class BlockMethods(Inspection):
                 "the pipeline is entered already. For several live runs at the same time, write "
                 "`async with pipeline.open() as run:` for each."
             )
-        self._block = Block(await RunHost().__aenter__())
+        self._block = Block(await RunHost(handle_signals=self.handle_signals).__aenter__())
         return self
 
     async def __aexit__(
@@ -82,6 +83,8 @@ class BlockMethods(Inspection):
             return await self._block.host.__aexit__(exc_type, exc, traceback)
         finally:
             self._block = None  # type: ignore[misc]  # a slot of Pipeline
+            # A cancellation that passes here refers to this frame.
+            del exc, traceback
 
     async def start(self) -> None:
         """
@@ -144,7 +147,7 @@ class BlockMethods(Inspection):
         Raises:
             ValueError: There is no stage with the name *target_stage*.
             PipelineError: *items* cannot be iterated over, *priority* is not a number, or the
-                pipeline was shut down before.
+                pipeline was shut down before, or runs in another event loop.
             Exception: What *items* raised; the items before that are still processed.
         """
         owner = "Pipeline.feed()"
@@ -157,7 +160,7 @@ class BlockMethods(Inspection):
         block = self._block
         if block is None:
             run = self._new_run(source=items, target=target, priority=priority)
-            await self._execute(run)
+            await self._execute(run, self.handle_signals)
             return run.completion.admitted
         run = block.host.run or self._start_in(block)
         block.started = run.state.lifecycle.takes_input
@@ -181,7 +184,8 @@ class BlockMethods(Inspection):
 
         Raises:
             PipelineError: The caller is a task or callback of the run, or the run is a stream that
-                has not ended: `join()` would wait for its own caller.
+                has not ended: `join()` would wait for its own caller. Or it was called in another
+                event loop than that of the run.
         """
         block = self._block
         run = self._addressed_run()
@@ -194,7 +198,7 @@ class BlockMethods(Inspection):
 
     async def shutdown(self, *, drain: bool = True) -> None:
         """
-        Stop a run, from any loop task, and wait for its end.
+        Stop a run, from any loop task of its event loop, and wait for its end.
 
         It is the run that the caller belongs to, if it is a task or callback of the pipeline; else
         that of the block; else, outside a block, the newest.
@@ -207,6 +211,10 @@ class BlockMethods(Inspection):
                 results, and a stream yields their outcomes. If False, running tasks are cancelled;
                 if that leaves items unfinished, `run()` or the iteration over the stream raises
                 PipelineError.
+
+        Raises:
+            PipelineError: It was called in another event loop, or in a thread. The message says
+                what to write there.
         """
         run = self._addressed_run()
         if self._block is not None and self._block.host.run is run:

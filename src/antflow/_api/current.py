@@ -41,9 +41,9 @@ def current_item() -> CurrentItem:
             task has started, are none.
     """
     membership = current_membership()
-    worker: Any = membership.worker if membership is not None and is_inside() else None
+    worker = membership.worker if membership is not None and is_inside() else None
     record = None if worker is None else worker.record
-    if record is None:
+    if worker is None or record is None:
         raise PipelineError(
             "current_item() was called outside of a task: it tells a task which item it processes. "
             "Call it in the task, and pass what you need to callbacks and loop tasks."

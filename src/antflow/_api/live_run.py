@@ -25,10 +25,17 @@ class PipelineRun(Inspection):
     until everything that was fed is finished. If the body raises, running tasks are cancelled.
     """
 
-    def __init__(self, run: Run, set_latest: Callable[[Run], None] | None = None) -> None:
+    def __init__(
+        self,
+        run: Run,
+        set_latest: Callable[[Run], None] | None = None,
+        *,
+        handle_signals: bool = False,
+    ) -> None:
         self._run = run
         # None for a handle of a run that lives elsewhere.
         self._set_latest = set_latest
+        self._handle_signals = handle_signals
         self._host: RunHost | None = None
 
     @property
@@ -40,11 +47,12 @@ class PipelineRun(Inspection):
         Start the workers.
 
         Raises:
-            PipelineError: The run has been entered before.
+            PipelineError: The run has been entered before; or it handles signals, and this is not
+                the main thread.
         """
         if self._host is not None or self._set_latest is None:
             raise PipelineError("a run can be entered once. Call pipeline.open() for another.")
-        self._host = await RunHost().__aenter__()
+        self._host = await RunHost(handle_signals=self._handle_signals).__aenter__()
         self._set_latest(self._run)
         self._host.start(self._run)
         return self
@@ -63,7 +71,11 @@ class PipelineRun(Inspection):
                 that was given to `Pipeline.open()`.
         """
         assert self._host is not None
-        return await self._host.__aexit__(exc_type, exc, traceback)
+        try:
+            return await self._host.__aexit__(exc_type, exc, traceback)
+        finally:
+            # A cancellation that passes here refers to this frame.
+            del exc, traceback
 
     async def feed(
         self,

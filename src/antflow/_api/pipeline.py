@@ -11,7 +11,7 @@ from attrs import define, field, setters
 from .._backend.cancellation import restoring_keyboard_interrupt
 from .._definition.inputs import check_items
 from .._definition.stage import Stage, check_stages
-from .._definition.validation import check_flag, check_int, check_number, reject_argument
+from .._definition.validation import check_flag, check_int, reject_argument
 from .._events.callbacks import StageCallbacks, build_callbacks
 from .._events.event_bus import EventBus
 from .._events.status_tracker import StatusTracker
@@ -19,47 +19,24 @@ from .._model.items import DEFAULT_PRIORITY
 from .._model.results import Results, TooManyFailuresError
 from .._run import signals
 from .._run.run import Run
-from .._run.run_host import RunHost
 from .._run.wiring import RunPlan
 from .._state.result_store import ResultStore
 from .._state.run_state import RunState
 from .._state.stage_state import StageState
 from .._tasks.watchdog import Watchdog
 from .._workers.result_sink import ResultSink
+from .arguments import (
+    check_collect_results,
+    check_grace,
+    check_keep_failures,
+    check_keep_frames,
+    check_signals,
+    check_slow,
+    check_tracker,
+)
 from .block import Block, BlockMethods
 from .live_run import PipelineRun
 from .result_stream import ResultStream
-
-
-def _check_collect_results(pipeline: Pipeline, attribute: Any, flag: object) -> None:
-    if not isinstance(flag, bool):
-        hint = "Write status_tracker=…." if isinstance(flag, StatusTracker) else None
-        reject_argument("Pipeline", "collect_results", "True or False", flag, hint)
-
-
-def _check_tracker(pipeline: Pipeline, attribute: Any, tracker: object) -> None:
-    if tracker is not None and not isinstance(tracker, StatusTracker):
-        hint = "Write status_tracker=StatusTracker()." if tracker is StatusTracker else None
-        reject_argument("Pipeline", "status_tracker", "a StatusTracker or None", tracker, hint)
-
-
-def _check_keep_failures(pipeline: Pipeline, attribute: Any, count: int | None) -> None:
-    if count is not None:
-        check_int("Pipeline", "keep_failures", count, at_least=0)
-
-
-def _check_keep_frames(pipeline: Pipeline, attribute: Any, flag: object) -> None:
-    check_flag("Pipeline", "keep_frames", flag)
-
-
-def _check_slow(pipeline: Pipeline, attribute: Any, seconds: float | None) -> None:
-    if seconds is not None:
-        check_number("Pipeline", "slow_callback_duration", seconds, at_least=0, above=True)
-
-
-def _check_grace(pipeline: Pipeline, attribute: Any, seconds: float | None) -> None:
-    if seconds is not None:
-        check_number("Pipeline", "cancel_grace", seconds, at_least=0)
 
 
 @define(eq=False, on_setattr=setters.frozen)
@@ -88,6 +65,13 @@ class Pipeline(BlockMethods):
         keep_frames: Whether the exceptions of failed items keep the local variables of their
             frames, for a debugger. By default these are removed when the callbacks for the failure
             have returned; the traceback is kept.
+        handle_signals: Whether runs handle Ctrl-C and SIGTERM, unless `run()`, `stream()` or
+            `open()` is called with another value. The first signal stops reading and finishes what
+            was read; it also cancels the body of ``async with pipeline:`` at its next ``await``.
+            The second cancels everything, and raises KeyboardInterrupt. Each signal is for all runs
+            that handle signals. Meanwhile, handlers of ``signal.signal`` are not called, and those
+            of ``loop.add_signal_handler`` are called as well; afterwards all are as they were. This
+            works in the main thread only, and not on Windows.
 
     Attributes:
         events: The bus on which `StatusEvent` and `TaskEvent` are published; subscribe to it to
@@ -98,12 +82,13 @@ class Pipeline(BlockMethods):
     """
 
     stages: tuple[Stage, ...] = field(converter=check_stages)
-    collect_results: bool = field(default=True, validator=_check_collect_results)
-    status_tracker: StatusTracker | None = field(default=None, validator=_check_tracker)
-    slow_callback_duration: float | None = field(default=None, validator=_check_slow, kw_only=True)
-    cancel_grace: float | None = field(default=None, validator=_check_grace, kw_only=True)
-    keep_failures: int | None = field(default=None, validator=_check_keep_failures, kw_only=True)
-    keep_frames: bool = field(default=False, validator=_check_keep_frames, kw_only=True)
+    collect_results: bool = field(default=True, validator=check_collect_results)
+    status_tracker: StatusTracker | None = field(default=None, validator=check_tracker)
+    slow_callback_duration: float | None = field(default=None, validator=check_slow, kw_only=True)
+    cancel_grace: float | None = field(default=None, validator=check_grace, kw_only=True)
+    keep_failures: int | None = field(default=None, validator=check_keep_failures, kw_only=True)
+    keep_frames: bool = field(default=False, validator=check_keep_frames, kw_only=True)
+    handle_signals: bool = field(default=False, validator=check_signals, kw_only=True)
     events: EventBus = field(factory=EventBus, init=False, repr=False)
     _callbacks: tuple[StageCallbacks, ...] = field(init=False, repr=False, on_setattr=setters.NO_OP)
     # What changes: the newest run, its state, and the block while the pipeline is entered.
@@ -122,7 +107,7 @@ class Pipeline(BlockMethods):
         items: Iterable[Any] | AsyncIterable[Any],
         *,
         max_failures: int | None = None,
-        handle_signals: bool = False,
+        handle_signals: bool | None = None,
     ) -> Results:
         """
         Process all *items*, and return their results.
@@ -135,8 +120,8 @@ class Pipeline(BlockMethods):
                 By default failures never stop a run.
             handle_signals: If True, the first Ctrl-C or SIGTERM stops reading *items*, and the run
                 returns the results of what was read. The second one cancels the run; if that leaves
-                items unfinished, KeyboardInterrupt is raised. This works in the main thread only,
-                and not on Windows. Handlers set by ``loop.add_signal_handler`` are lost.
+                items unfinished, KeyboardInterrupt is raised. The default is that of the
+                `Pipeline`, whose documentation has the details.
 
         Returns:
             The successful results in input order, with the failures in ``.failures``.
@@ -152,8 +137,8 @@ class Pipeline(BlockMethods):
         check_items("Pipeline.run()", items)
         if max_failures is not None:
             check_int("Pipeline.run()", "max_failures", max_failures, at_least=0)
-        if handle_signals is not False:
-            check_flag("Pipeline.run()", "handle_signals", handle_signals)
+        handle_signals = self._handles_signals("Pipeline.run()", handle_signals)
+        if handle_signals:
             signals.check_main_thread()
         run = self._new_run(max_failures=max_failures, source=items)
         await self._execute(run, handle_signals)
@@ -169,18 +154,12 @@ class Pipeline(BlockMethods):
             ) from last
         return results
 
-    async def _execute(self, run: Run, handle_signals: bool = False) -> None:
+    async def _execute(self, run: Run, handle_signals: bool) -> None:
         """Execute *run* in this loop task, until it has ended."""
         self._set_latest(run)
         run.finish()
-        if handle_signals:
-            async with RunHost() as host:
-                await host.group.start(signals.handle_signals, run)
-                await run.execute()
-                host.group.cancel_scope.cancel()
-        else:
-            with restoring_keyboard_interrupt():
-                await run.execute()
+        with restoring_keyboard_interrupt():
+            await (signals.execute(run) if handle_signals else run.execute())
         if not run.state.lifecycle.has_too_many_failures:
             run.raise_for_early_end()
 
@@ -191,6 +170,7 @@ class Pipeline(BlockMethods):
         ordered: bool = False,
         buffer_size: int | float = 128,
         window: int | None = None,
+        handle_signals: bool | None = None,
     ) -> ResultStream:
         """
         Process *items*, and yield the outcome of each as soon as it is available.
@@ -213,6 +193,9 @@ class Pipeline(BlockMethods):
             window: If *ordered*, how many items may be between the source and the consumer, so that
                 a slow item delays fewer than this many others. The default is as many as all stages
                 can hold, so that every worker can be busy.
+            handle_signals: If True, the first Ctrl-C or SIGTERM stops reading *items*; the loop
+                ends after the outcomes of what was read. The second one cancels the run and the
+                block, and raises KeyboardInterrupt. The default is that of the `Pipeline`.
 
         Raises:
             PipelineError: *items* cannot be iterated over, or an argument is not valid.
@@ -229,12 +212,18 @@ class Pipeline(BlockMethods):
                 )
         elif ordered:
             window = sum(stage.workers + _finite_capacity(stage) for stage in self.stages)
+        handle_signals = self._handles_signals(owner, handle_signals)
         sink = ResultSink(buffer_size, window)
         run = self._new_run(sink=sink, source=items)
         run.finish()
-        return ResultStream(run, sink, self._set_latest)
+        return ResultStream(run, sink, self._set_latest, handle_signals=handle_signals)
 
-    def open(self, items: Iterable[Any] | AsyncIterable[Any] | None = None) -> PipelineRun:
+    def open(
+        self,
+        items: Iterable[Any] | AsyncIterable[Any] | None = None,
+        *,
+        handle_signals: bool | None = None,
+    ) -> PipelineRun:
         """
         Return a live run with results of its own; several may be open at the same time::
 
@@ -245,13 +234,24 @@ class Pipeline(BlockMethods):
 
         Args:
             items: As for `run()`: read from the start, in addition to what is fed later.
+            handle_signals: If True, the first Ctrl-C or SIGTERM cancels the body of the block at
+                its next ``await``, and what was read is finished. The second one cancels the run,
+                and raises KeyboardInterrupt. The default is that of the `Pipeline`.
 
         Raises:
             PipelineError: *items* cannot be iterated over.
         """
         if items is not None:
             check_items("Pipeline.open()", items)
-        return PipelineRun(self._new_run(source=items), self._set_latest)
+        handle_signals = self._handles_signals("Pipeline.open()", handle_signals)
+        run = self._new_run(source=items)
+        return PipelineRun(run, self._set_latest, handle_signals=handle_signals)
+
+    def _handles_signals(self, owner: str, flag: bool | None) -> bool:
+        if flag is None:
+            return self.handle_signals
+        check_flag(owner, "handle_signals", flag)
+        return flag
 
     def _new_run(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from functools import partial
 from types import TracebackType
 
 from anyio import CancelScope
@@ -13,6 +14,7 @@ from .._backend.background import start_in_background
 from .._backend.fairness import ITEMS_PER_YIELD
 from .._model.errors import PipelineError
 from .._model.results import PipelineResult
+from .._run import signals
 from .._run.run import Run
 from .._run.run_host import RunHost
 from .._state.inspection import Inspection
@@ -42,16 +44,24 @@ class ResultStream(Inspection):
     """
 
     # The run must not refer to this object, so that it is freed when the user drops it.
-    def __init__(self, run: Run, sink: ResultSink, set_latest: Callable[[Run], None]) -> None:
+    def __init__(
+        self,
+        run: Run,
+        sink: ResultSink,
+        set_latest: Callable[[Run], None],
+        *,
+        handle_signals: bool = False,
+    ) -> None:
         self._run = run
         self._sink = sink
         self._set_latest = set_latest
         self._started = False
         # How many results were returned since the last yield to the event loop.
         self._since_yield = 0
-        self._host = RunHost(cancel_on_exit=True)
+        self._host = RunHost(cancel_on_exit=True, handle_signals=handle_signals)
+        self._handle_signals = handle_signals
         # Set if the run is in the background.
-        self._call_soon: Callable[[Callable[[], None]], None] | None = None
+        self._call_soon: Callable[[Callable[[], object]], bool] | None = None
         self._errors: list[BaseException] = []
         # Whether no more results are returned.
         self._closed = False
@@ -65,15 +75,16 @@ class ResultStream(Inspection):
         Start the run.
 
         Raises:
-            PipelineError: The stream has been entered, iterated over or closed before.
+            PipelineError: The stream has been entered, iterated over or closed before; or it
+                handles signals, and this is not the main thread.
         """
         if self._started or self._closed:
             raise PipelineError(
                 "a stream can be entered once, before it is iterated over. Call "
                 "pipeline.stream(…) for another one."
             )
-        self._started = True
         await self._host.__aenter__()
+        self._started = True
         self._set_latest(self._run)
         self._host.start(self._run)
         return self
@@ -86,7 +97,11 @@ class ResultStream(Inspection):
     ) -> bool | None:
         """Cancel running tasks, and wait until they have ended."""
         self._closed = True
-        return await self._host.__aexit__(exc_type, exc, traceback)
+        try:
+            return await self._host.__aexit__(exc_type, exc, traceback)
+        finally:
+            # A cancellation that passes here refers to this frame.
+            del exc, traceback
 
     def __aiter__(self) -> ResultStream:
         return self
@@ -128,9 +143,13 @@ class ResultStream(Inspection):
             raise RuntimeError("the source raised StopAsyncIteration") from error
 
     def _start_in_background(self) -> None:
+        execute = self._run.execute
+        if self._handle_signals:
+            signals.check_main_thread()
+            execute = partial(signals.execute, self._run)
         self._started = True
         self._set_latest(self._run)
-        self._call_soon = start_in_background(self._run.execute, self._errors.append)
+        self._call_soon = start_in_background(execute, self._errors.append)
 
     async def aclose(self) -> None:
         """Cancel running tasks, and wait until they have ended; may be called at any time."""

@@ -7,11 +7,13 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from contextvars import copy_context
 from typing import Any
 
+from anyio import get_cancelled_exc_class
+
 from .context import on_asyncio
+from .loops import current_loop
 
 # asyncio keeps only weak references to its tasks.
 _tasks: set[asyncio.Task[None]] = set()
@@ -19,7 +21,7 @@ _tasks: set[asyncio.Task[None]] = set()
 
 def start_in_background(
     function: Callable[[], Awaitable[None]], failed: Callable[[BaseException], None]
-) -> Callable[[Callable[[], None]], None]:
+) -> Callable[[Callable[[], object]], bool]:
     """
     Run *function* in a loop task of its own, until it ends or the loop does.
 
@@ -28,56 +30,23 @@ def start_in_background(
         failed: Called with what *function* raised, unless that is a cancellation.
 
     Returns:
-        A function that schedules a callback in the loop, from any thread; no-op once the loop is
-        closed.
+        `Loop.call_soon` of the loop.
     """
+    cancelled = get_cancelled_exc_class()
+
+    async def host() -> None:
+        try:
+            await function()
+        except cancelled:
+            raise
+        except BaseException as error:
+            failed(error)
+
     if on_asyncio():
-        return _on_asyncio(function, failed)
-    return _on_trio(function, failed)
-
-
-def _on_asyncio(
-    function: Callable[[], Awaitable[None]], failed: Callable[[BaseException], None]
-) -> Callable[[Callable[[], None]], None]:
-    loop = asyncio.get_running_loop()
-
-    async def host() -> None:
-        try:
-            await function()
-        except asyncio.CancelledError:
-            raise
-        except BaseException as error:
-            failed(error)
-
-    task = loop.create_task(host())
-    _tasks.add(task)
-    task.add_done_callback(_tasks.discard)
-
-    def call_soon(callback: Callable[[], None]) -> None:
-        with suppress(RuntimeError):  # the loop is closed
-            loop.call_soon_threadsafe(callback)
-
-    return call_soon
-
-
-def _on_trio(
-    function: Callable[[], Awaitable[None]], failed: Callable[[BaseException], None]
-) -> Callable[[Callable[[], None]], None]:
-    trio: Any = sys.modules["trio"]
-
-    async def host() -> None:
-        try:
-            await function()
-        except trio.Cancelled:
-            raise
-        except BaseException as error:
-            failed(error)
-
-    trio.lowlevel.spawn_system_task(host, context=copy_context())
-    token = trio.lowlevel.current_trio_token()
-
-    def call_soon(callback: Callable[[], None]) -> None:
-        with suppress(trio.RunFinishedError):
-            token.run_sync_soon(callback)
-
-    return call_soon
+        task = asyncio.get_running_loop().create_task(host())
+        _tasks.add(task)
+        task.add_done_callback(_tasks.discard)
+    else:
+        lowlevel: Any = sys.modules["trio"].lowlevel
+        lowlevel.spawn_system_task(host, context=copy_context())
+    return current_loop().call_soon

@@ -9,14 +9,13 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from contextvars import ContextVar
 from typing import Any
 
 from anyio import current_effective_deadline, get_cancelled_exc_class
 
 from .._model.describe import leaf_exceptions
 from .._model.errors import PipelineError
-from .context import on_asyncio
+from .context import cancelling, host_task, on_asyncio
 
 
 def is_item_failure(error: BaseException) -> bool:
@@ -25,9 +24,9 @@ def is_item_failure(error: BaseException) -> bool:
 
     An `Exception` does. So does a stray cancellation: on asyncio, awaiting a future or task that
     was cancelled raises the same `CancelledError` as being cancelled, and would end the whole task
-    group. The loop tasks of a run are cancelled through the scope of the run or a scope around it,
-    or, when a loop shuts down, by `Task.cancel()`. A cancellation without either is stray. A group
-    that contains only such errors ends one item as well.
+    group. The loop tasks of a run are cancelled through the scope of the run or those around it,
+    or, when a loop shuts down, by `Task.cancel()`, together with the host of the run; a
+    cancellation without either is stray. The same holds for a group of nothing but these.
 
     Everything else ends the run: a real cancellation, KeyboardInterrupt, SystemExit and the like.
     """
@@ -37,9 +36,7 @@ def is_item_failure(error: BaseException) -> bool:
     cancelled = get_cancelled_exc_class()
     if not all(isinstance(part, (Exception, cancelled)) for part in parts):
         return False
-    if current_effective_deadline() == -math.inf:
-        return False
-    return not (on_asyncio() and _is_cancelled_natively())
+    return not _run_is_being_cancelled()
 
 
 def stray_cancellation(error: BaseException) -> PipelineError:
@@ -52,20 +49,36 @@ def stray_cancellation(error: BaseException) -> PipelineError:
     return stray
 
 
-# The asyncio task that waits for the end of the current run.
-host_task: ContextVar[asyncio.Task[Any] | None] = ContextVar("antflow_host_task", default=None)
-
-
-def _is_cancelled_natively() -> bool:
+def _run_is_being_cancelled() -> bool:
+    """Return whether a scope or `Task.cancel()` is cancelling the current run."""
+    if current_effective_deadline() == -math.inf:
+        return True
+    host = host_task.get()
+    task: Any = None if host is None or host.task is None else host.task()
+    if host is None or task is None:
+        return False
     if sys.version_info >= (3, 11):
-        task = asyncio.current_task()
-        return task is not None and task.cancelling() > 0
+        return cancelling(task) > host.cancelling
     else:  # noqa: RET505 - the type checkers read the branch of their version only
-        # Calls of `Task.cancel()` are not counted. But a loop that shuts down cancels all tasks at
-        # once, and the task that executes the run shows that before it runs again.
-        host: Any = host_task.get()
-        waiter = host._fut_waiter
-        return bool(host._must_cancel or (waiter is not None and waiter.cancelled()))
+        # There is no count of `Task.cancel()` calls. But a loop that shuts down cancels all tasks
+        # at once, which shows at the host of the run before that runs again.
+        waiter = task._fut_waiter
+        return bool(task._must_cancel or (waiter is not None and waiter.cancelled()))
+
+
+def forget_cancellations() -> None:
+    """
+    Undo the calls of `Task.cancel()` that a failed item has left behind in its worker.
+
+    Old time limits cancel the task that they are used in, and do not undo that. The next item runs
+    in the same loop task: an `asyncio.TaskGroup` there would take this for a cancellation of its
+    own item. Not while the run is being cancelled: then the calls are not those of an item.
+    """
+    if sys.version_info >= (3, 11) and on_asyncio():
+        task = asyncio.current_task()
+        if task is not None and task.cancelling() and not _run_is_being_cancelled():
+            while task.uncancel():
+                pass
 
 
 # `asyncio.run()` turns the cancellation that Ctrl-C causes back into a KeyboardInterrupt. On Python

@@ -5,12 +5,14 @@ from __future__ import annotations
 # anyio does not give access to the native task and its context.
 import asyncio
 import sys
-from collections.abc import Iterator
+import types
+from collections.abc import Coroutine, Generator, Iterator
 from contextvars import Context, ContextVar, copy_context
 from typing import Any
 from weakref import ref
 
 from anyio import NoEventLoopError, get_cancelled_exc_class
+from attrs import frozen
 
 
 def on_asyncio() -> bool:
@@ -18,9 +20,45 @@ def on_asyncio() -> bool:
     return issubclass(get_cancelled_exc_class(), asyncio.CancelledError)
 
 
-def current_asyncio_task() -> asyncio.Task[Any] | None:
-    """Return the current task on asyncio, None on trio."""
-    return asyncio.current_task() if on_asyncio() else None
+def current_token() -> Any:
+    """Return what identifies the loop of the caller: the asyncio loop, or the token of trio."""
+    if on_asyncio():
+        return asyncio.get_running_loop()
+    return sys.modules["trio"].lowlevel.current_trio_token()
+
+
+def cancelling(task: asyncio.Task[Any]) -> int:
+    """Return how many calls of ``task.cancel()`` were not undone; 0 on Python 3.10."""
+    return task.cancelling() if sys.version_info >= (3, 11) else 0
+
+
+@frozen(eq=False)
+class Host:
+    """
+    The loop task that waits for the end of a run, when the run began.
+
+    Attributes:
+        token: What identifies its loop; see `check_loop`.
+        task: The asyncio task; None on trio. Tasks of the run may keep the host alive for longer
+            than the run, and that must not keep what its caller refers to.
+        cancelling: How many calls of ``task.cancel()`` were not undone by then.
+    """
+
+    token: Any
+    task: ref[asyncio.Task[Any]] | None
+    cancelling: int
+
+
+def current_host() -> Host:
+    """Return the current loop task as the host of a run that begins."""
+    task = asyncio.current_task() if on_asyncio() else None
+    if task is None:
+        return Host(current_token(), None, 0)
+    return Host(current_token(), ref(task), cancelling(task))
+
+
+# The host of the current run.
+host_task: ContextVar[Host | None] = ContextVar("antflow_host_task", default=None)
 
 
 def current_context() -> Context | None:
@@ -29,9 +67,9 @@ def current_context() -> Context | None:
 
     Return None where the loop does not give access to it: on asyncio before Python 3.12.
     """
-    task: Any = current_asyncio_task()
-    if task is None:
+    if not on_asyncio():
         return sys.modules["trio"].lowlevel.current_task().context  # type: ignore[no-any-return]
+    task: Any = asyncio.current_task()
     return task.get_context() if sys.version_info >= (3, 12) else None
 
 
@@ -45,6 +83,39 @@ def restore_context(context: Context) -> bool:
         if variable.get() is not value:
             variable.set(value)
     return True
+
+
+@types.coroutine
+def run_in_context(
+    context: Context, coroutine: Coroutine[Any, Any, Any]
+) -> Generator[Any, Any, Any]:
+    """
+    Await *coroutine* in *context*, in the current loop task.
+
+    Everything that reads or copies the current context sees *context*: callbacks of the loop, and
+    new loop tasks and threads. Everything that asks for the loop task sees the current one: scopes,
+    time limits and `asyncio.current_task()`.
+    """
+    step: Any = coroutine.send
+    argument: Any = None
+    try:
+        while True:
+            try:
+                awaited = context.run(step, argument)
+            except StopIteration as end:
+                return end.value
+            # Outside the except block, or errors of the coroutine would have this as context.
+            try:
+                argument = yield awaited
+                step = coroutine.send
+            except GeneratorExit:
+                context.run(coroutine.close)
+                raise
+            except BaseException as error:
+                step, argument = coroutine.throw, error
+    finally:
+        # An error refers to this frame, which must not refer to the error.
+        del coroutine, step, argument
 
 
 def current_loop_task() -> Any:

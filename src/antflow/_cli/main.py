@@ -66,9 +66,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     if args.db is not None and not _can_be_replaced(args.db):
         return 2
-    # stamina logs a warning for each retry. Without a handler, Python would print the warnings into
+    # antflow logs a warning for each retry. Without a handler, Python would print the warnings into
     # the progress line. The report counts the retries.
-    logging.getLogger("stamina").addHandler(logging.NullHandler())
+    logging.getLogger("antflow").addHandler(logging.NullHandler())
     if isinstance(sys.stdout, io.TextIOWrapper):
         # Error messages and file names may contain characters that the terminal cannot encode.
         sys.stdout.reconfigure(errors="replace")

@@ -7,14 +7,14 @@ from collections.abc import AsyncIterable, Iterable
 
 from .._model.describe import short_repr
 from .._model.errors import PipelineError
-from .._model.items import Item
+from .._model.items import KnownInput
 from .stage import Stage
 from .validation import reject_argument
 
 
 def check_items(owner: str, items: object) -> None:
     """Reject *items* unless they can be iterated over and do not look like a single item."""
-    is_one_item = isinstance(items, (str, bytes, Item)) or (
+    is_one_item = isinstance(items, (str, bytes, KnownInput)) or (
         isinstance(items, dict) and "id" in items
     )
     if isinstance(items, (Iterable, AsyncIterable)) and not is_one_item:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from attrs import field, frozen
 
 from .._model.describe import leaf_exceptions, short_repr
+from .._model.errors import AntFlowError
 from .callables import handler_name, is_async
 from .validation import check_int, check_number, check_signature, reject_argument
 
@@ -80,6 +81,10 @@ def _check_base(policy: RetryPolicy, attribute: Any, base: object) -> None:
     check_number("RetryPolicy", "wait_exp_base", base, at_least=1)
 
 
+def _never(error: Exception) -> bool:
+    return False
+
+
 @frozen(kw_only=True)
 class RetryPolicy:
     """
@@ -97,7 +102,10 @@ class RetryPolicy:
         on: An exception class or a tuple of classes; a group matches if each of its exceptions
             does. Or a hook: a function that takes the exception and returns True (retry), False
             (fail), or the seconds to wait, as a number or timedelta, in place of the formula above.
-            Use such a number for servers that send Retry-After.
+            Use such a number for servers that send Retry-After. An `AntFlowError` that a task
+            raises, alone or in a group, fails the item at once: no hook is called, and other
+            classes do not match it. To retry it, name its class or a base class that belongs to
+            antflow, as in ``on=(OSError, TaskFailedError)``.
         wait_initial: Seconds before the second attempt.
         wait_max: The upper bound of the formula, in seconds.
         wait_jitter: Up to this many random seconds are added to each wait.
@@ -129,6 +137,11 @@ class RetryPolicy:
             wait_exp_base=1.0,
         )
 
+    @classmethod
+    def never(cls) -> RetryPolicy:
+        """Return the policy of ``retry=None``: there is one attempt, in stamina's test mode too."""
+        return cls(attempts=1, on=_never)
+
     def decide(self, error: Exception) -> bool | float:
         """
         Ask `on` about *error*.
@@ -140,10 +153,16 @@ class RetryPolicy:
         Raises:
             TypeError: The hook returned something else.
         """
+        leaves = leaf_exceptions(error)
+        of_antflow = [leaf for leaf in leaves if isinstance(leaf, AntFlowError)]
         if isinstance(self.on, (type, tuple)):
-            return isinstance(error, self.on) or all(
-                isinstance(leaf, self.on) for leaf in leaf_exceptions(error)
-            )
+            kinds = self.on if isinstance(self.on, tuple) else (self.on,)
+            named = tuple(kind for kind in kinds if issubclass(kind, AntFlowError))
+            if not all(isinstance(leaf, named) for leaf in of_antflow):
+                return False
+            return isinstance(error, kinds) or all(isinstance(leaf, kinds) for leaf in leaves)
+        if of_antflow:
+            return False
         verdict: object = self.on(error)
         if isinstance(verdict, bool):
             return verdict

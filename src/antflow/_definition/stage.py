@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any, Literal
 
 from attrs import field, frozen
@@ -74,12 +75,12 @@ def _check_tasks(stage: Stage, attribute: Any, tasks: object) -> None:
 
 
 def _check_retry(stage: Stage, attribute: Any, retry: object) -> None:
-    if isinstance(retry, RetryPolicy):
+    if retry is None or isinstance(retry, RetryPolicy):
         return
     if not isinstance(retry, str) or retry not in ("per_task", "per_stage"):
         hint = "Write retry=RetryPolicy()." if retry is RetryPolicy else None
         reject_argument(
-            _owner(stage), "retry", "'per_task', 'per_stage' or a RetryPolicy", retry, hint
+            _owner(stage), "retry", "'per_task', 'per_stage', None or a RetryPolicy", retry, hint
         )
 
 
@@ -152,7 +153,7 @@ class Stage:
         tasks: The functions; at least one.
         retry: ``"per_task"``: a task that raises is retried by itself. ``"per_stage"``: the item
             goes back to the queue of this stage and starts again with the first task; meanwhile the
-            worker processes other items. Or a `RetryPolicy`.
+            worker processes other items. Or a `RetryPolicy`. None means one attempt.
         task_attempts: For ``"per_task"``: how many attempts of a task are made in total.
         task_wait_seconds: Seconds between two attempts of a task or of the stage.
         stage_attempts: For ``"per_stage"``: how many attempts of the stage are made in total.
@@ -161,7 +162,8 @@ class Stage:
         on_success: ``on_success(item_id, value, payload)`` is called when an item leaves this
             stage with success; *payload* is a new dict of id, value and metadata.
         on_failure: ``on_failure(item_id, error, payload)`` is called when an item fails at this
-            stage for good; the value in *payload* is the one that the stage received.
+            stage for good. The value in *payload* is the one that the stage received; *payload*
+            also has the ``input`` as it came from the source, and the name of the ``stage``.
         on_skip: ``on_skip(item_id, value, payload)`` is called when ``skip_if`` returned a true
             value.
         skip_if: A function of the value, sync or async. If it returns a true value, the item leaves
@@ -178,10 +180,6 @@ class Stage:
     With ``"per_stage"`` an item keeps its slot in the stage while it waits for its next attempt;
     there are ``workers + queue_capacity`` slots. All callbacks may be sync or async.
 
-    Attributes:
-        retry_policy: The `RetryPolicy` that applies: the one given, or that of the plain keywords.
-        capacity: How many items may wait for this stage: *queue_capacity*, or its default.
-
     Raises:
         StageValidationError: An argument is not valid.
     """
@@ -189,7 +187,7 @@ class Stage:
     name: str = field(validator=_check_name)
     workers: int = field(default=1, validator=_check_workers)
     tasks: Sequence[Task] = field(default=(), converter=_copy_if_sequence, validator=_check_tasks)
-    retry: Literal["per_task", "per_stage"] | RetryPolicy = field(
+    retry: Literal["per_task", "per_stage"] | RetryPolicy | None = field(
         default="per_task", validator=_check_retry
     )
     task_attempts: int = field(default=3, validator=_check_attempts)
@@ -210,34 +208,43 @@ class Stage:
     )
     task_timeout: float | None = field(default=None, validator=_check_timeout, kw_only=True)
 
-    # Derived once, because each run reads them. `functions` is for the engine.
-    retry_policy: RetryPolicy = field(init=False, repr=False)
-    capacity: int | float = field(init=False, repr=False)
-    functions: tuple[TaskFunction, ...] = field(init=False, repr=False)
-
     def __attrs_post_init__(self) -> None:
-        capacity = self.queue_capacity
-        derived = {
-            "retry_policy": self._make_retry_policy(),
-            "capacity": max(128, 2 * self.workers) if capacity is None else capacity,
-            "functions": tuple(TaskFunction.of(task) for task in self.tasks),
-        }
-        for name, value in derived.items():
-            object.__setattr__(self, name, value)
+        if self.retry is None or isinstance(self.retry, RetryPolicy):
+            beside, hint = "a RetryPolicy", "Write it into the policy."
+            if self.retry is None:
+                beside, hint = "retry=None", "Leave it out."
+            for argument, default in _PLAIN_RETRY.items():
+                value = getattr(self, argument)
+                if value != default:
+                    raise StageValidationError(
+                        f"{_owner(self)}: {argument}={value!r} has no effect beside "
+                        f"{beside}. {hint}"
+                    )
+        # Derived now, and not in the first run.
+        _ = self.retry_policy, self.capacity, self._functions
 
-    def _make_retry_policy(self) -> RetryPolicy:
-        if not isinstance(self.retry, RetryPolicy):
-            if self.retry == "per_task":
-                return RetryPolicy.fixed("task", self.task_attempts, self.task_wait_seconds)
-            return RetryPolicy.fixed("stage", self.stage_attempts, self.task_wait_seconds)
-        for argument, default in _PLAIN_RETRY.items():
-            value = getattr(self, argument)
-            if value != default:
-                raise StageValidationError(
-                    f"{_owner(self)}: {argument}={value!r} has no effect beside a RetryPolicy. "
-                    "Write it into the policy."
-                )
-        return self.retry
+    @cached_property
+    def retry_policy(self) -> RetryPolicy:
+        """The `RetryPolicy` that applies: the one given, or that of the plain keywords."""
+        if self.retry is None:
+            return RetryPolicy.never()
+        if isinstance(self.retry, RetryPolicy):
+            return self.retry
+        if self.retry == "per_task":
+            return RetryPolicy.fixed("task", self.task_attempts, self.task_wait_seconds)
+        return RetryPolicy.fixed("stage", self.stage_attempts, self.task_wait_seconds)
+
+    @cached_property
+    def capacity(self) -> int | float:
+        """How many items may wait for this stage: `queue_capacity`, or its default."""
+        if self.queue_capacity is None:
+            return max(128, 2 * self.workers)
+        return self.queue_capacity
+
+    @cached_property
+    def _functions(self) -> tuple[TaskFunction, ...]:
+        """The tasks, with their names: for the engine."""
+        return tuple(TaskFunction.of(task) for task in self.tasks)
 
 
 def check_stages(stages: Sequence[Stage]) -> tuple[Stage, ...]:

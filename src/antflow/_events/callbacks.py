@@ -9,6 +9,7 @@ from attrs import frozen
 from .._definition.callables import handler_name
 from .._definition.stage import Callback, Stage
 from .._model.record import Record
+from .._model.results import FailedItem
 from .event_bus import Subscription
 from .status_tracker import StatusTracker
 
@@ -55,9 +56,21 @@ def build_callbacks(
     )
 
 
-async def notify_all(subscriptions: tuple[Subscription, ...], record: Record, outcome: Any) -> None:
-    """Call each of *subscriptions* with the id, *outcome*, and a new payload."""
+async def notify_all(
+    subscriptions: tuple[Subscription, ...],
+    record: Record,
+    outcome: Any,
+    failed: FailedItem | None = None,
+) -> None:
+    """
+    Call each of *subscriptions* with the id, *outcome*, and a new payload.
+
+    If the item failed, the payload also has its ``input`` and the name of the ``stage``.
+    """
     for subscription in subscriptions:
-        pending = subscription.notify(record.id, outcome, record.payload())
+        payload = record.payload()
+        if failed is not None:
+            payload |= {"input": failed.value, "stage": failed.stage}
+        pending = subscription.notify(record.id, outcome, payload)
         if pending is not None:
             await pending

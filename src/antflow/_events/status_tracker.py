@@ -47,10 +47,13 @@ class StatusTracker:
         on_task_retry: Called with the `TaskEvent` when an attempt has failed and another follows.
         on_task_fail: Called with the `TaskEvent` when an attempt has failed and no other follows.
         task_concurrency_limits: By task name, how many attempts may run at the same time in all
-            stages of a pipeline together. A name that no task of the pipeline has is ignored.
+            stages together, of all runs in one event loop that have this tracker. A run inside a
+            task that is limited itself has limits of its own. A name that no task of the pipeline
+            has is ignored.
         on_success: ``on_success(item_id, value, payload)`` is called when an item leaves the last
             stage; *payload* is a new dict of id, value and metadata.
-        on_failure: ``on_failure(item_id, error, payload)`` is called when an item fails for good.
+        on_failure: ``on_failure(item_id, error, payload)`` is called when an item fails for good;
+            *payload* is the same as for a `Stage`.
         history: How many events of each item are kept: True for all, a number n for the last n,
             False for the last one.
         keep_done: How many finished items keep their entries, always those that finished last; by

@@ -33,10 +33,21 @@ class ThreadExecutor:
         A thread cannot be interrupted: a cancellation takes effect when *function* has returned.
         """
 
-        def in_thread() -> tuple[Any]:
+        def in_thread() -> tuple[Any, BaseException | None]:
+            # In a tuple, because trio refuses to return a coroutine from a thread. The error is
+            # returned, too: what anyio has around the call sets its traceback by assignment, which
+            # exceptions of frozen classes refuse.
             enter_thread()
-            # In a tuple, because trio refuses to return a coroutine from a thread.
-            return (function(*args, **kwargs),)
+            try:
+                return function(*args, **kwargs), None
+            except BaseException as error:
+                return None, error
 
-        (result,) = await to_thread.run_sync(in_thread, limiter=self._limiter)
-        return result
+        result, error = await to_thread.run_sync(in_thread, limiter=self._limiter)
+        if error is None:
+            return result
+        try:
+            raise error
+        finally:
+            # Its traceback refers to this frame.
+            del error

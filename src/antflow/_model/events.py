@@ -7,6 +7,7 @@ from typing import Any, Literal
 from attrs import field, frozen
 
 from .fast_frozen import mutable_twin, with_lazy_metadata
+from .plain_data import PlainData
 from .results import FailedItem
 
 Status = Literal["queued", "in_progress", "completed", "failed", "retrying", "skipped"]
@@ -28,7 +29,7 @@ TRANSITIONS: dict[Status | None, tuple[Status, ...]] = {
 
 @with_lazy_metadata
 @frozen
-class StatusEvent:
+class StatusEvent(PlainData):
     """
     An item changed its status at a stage.
 
@@ -69,7 +70,7 @@ MutableStatusEvent = mutable_twin(StatusEvent)
 
 
 @frozen
-class TaskEvent:
+class TaskEvent(PlainData):
     """
     One attempt of one task began or ended.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 from typing import Any
 
 from attrs import field, frozen, validators
@@ -21,8 +22,17 @@ class RunningNumber(enum.Enum):
     UNSET = "the running number"
 
 
+class KnownInput:
+    """A class whose instances, fed to a pipeline, bring a value with its id and metadata."""
+
+    __slots__ = ()
+
+    # Returns what is fed.
+    _as_item: Callable[[], Item]
+
+
 @frozen
-class Item:
+class Item(KnownInput):
     """
     An input with an id and metadata of its own.
 
@@ -43,3 +53,6 @@ class Item:
     metadata: dict[str, Any] = field(
         factory=no_metadata, kw_only=True, validator=validators.instance_of(dict)
     )
+
+    def _as_item(self) -> Item:
+        return self

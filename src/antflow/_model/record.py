@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
-from .items import DEFAULT_PRIORITY, Item, RunningNumber
-from .results import IdentifiedValue, PipelineResult, new_result
+from .items import DEFAULT_PRIORITY, KnownInput, RunningNumber
+from .results import FailedItem, IdentifiedValue, PipelineResult, new_result
 
-_WITH_ID = (Item, dict)
+_WITH_ID = (KnownInput, dict)
 
 
 class Record:
     """
     One item between its source and its outcome.
 
-    An `Item` with an id, and a dict with an "id", keep that id; any other input gets its running
-    number. A dict with an "id" and no "value" is itself the value. Only the class of the input
-    counts, so a proxy of a dict is an ordinary value.
+    An `Item` with an id, a `FailedItem`, a `PipelineResult`, and a dict with an "id", keep that id;
+    any other input gets its running number. A dict with an "id" and no "value" is itself the value.
+    Only the class of the input counts, so a proxy of a dict is an ordinary value.
+
+    Raises:
+        PipelineError: The input is the result of an item that failed.
 
     Attributes:
         sequence_id: The running number of the input in the run, from 0.
@@ -51,7 +54,8 @@ class Record:
             self._unwrap(item)
 
     def _unwrap(self, item: Any) -> None:
-        if issubclass(type(item), Item):
+        if issubclass(type(item), KnownInput):
+            item = item._as_item()
             if item.id is not RunningNumber.UNSET:
                 self.id = item.id
             self.input = self.value = item.value
@@ -73,10 +77,10 @@ class Record:
         metadata = None if self.metadata is None else self.metadata.copy()
         return IdentifiedValue(self.id, self.value, metadata)
 
-    def result(self, error: BaseException | None = None) -> PipelineResult:
-        """Return the outcome of the item; *error* is given if it failed."""
+    def result(self, failure: FailedItem | None = None) -> PipelineResult:
+        """Return the outcome of the item; *failure* is given if it failed."""
         outcome = self.value if self.has_default_id else self.identified()
-        return new_result(self.sequence_id, outcome, error)
+        return new_result(self.sequence_id, outcome, failure)
 
     def payload(self) -> dict[str, Any]:
         """Return the payload of callbacks: a new dict of id, value and metadata."""

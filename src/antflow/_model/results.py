@@ -8,83 +8,22 @@ from typing import Any
 
 from attrs import field, frozen
 
-from .describe import short_repr
+from .describe import first_three, short_repr
 from .errors import PipelineError, TaskFailedError
 from .fast_frozen import mutable_twin, with_lazy_metadata
-from .items import no_metadata
+from .items import Item, KnownInput, no_metadata
+from .plain_data import PlainData, as_plain_data
 
 if sys.version_info < (3, 11):
     from exceptiongroup import ExceptionGroup
 
 
-@with_lazy_metadata
 @frozen
-class PipelineResult:
-    """
-    The outcome of one input.
-
-    Attributes:
-        id: The id that came with the input, or its running number.
-        value: What the last task returned; if the item failed, what the failing stage was given.
-        sequence_id: The running number of the input in the run, from 0.
-        metadata: What came with the input in addition to id and value.
-        error: The exception if the item failed, else None.
-    """
-
-    id: Any
-    value: Any
-    sequence_id: int
-    metadata: dict[str, Any] = field(factory=no_metadata)
-    error: BaseException | None = None
-
-    @property
-    def is_success(self) -> bool:
-        """Whether the item passed all stages."""
-        return self.error is None
-
-
-class IdentifiedValue:
-    """The value of an item together with its own id or metadata."""
-
-    __slots__ = ("id", "metadata", "value")
-
-    def __init__(self, id: Any, value: Any, metadata: dict[str, Any] | None) -> None:
-        self.id = id
-        self.value = value
-        self.metadata = metadata
-
-
-_MutableResult = mutable_twin(PipelineResult)
-
-
-def new_result(sequence_id: int, outcome: Any, error: BaseException | None) -> PipelineResult:
-    """
-    Return a `PipelineResult`, in a fraction of the time that its constructor takes.
-
-    Args:
-        sequence_id: The running number of the input in the run.
-        outcome: The bare value, or an `IdentifiedValue`.
-        error: The exception if the item failed.
-    """
-    result = _MutableResult()
-    result.sequence_id = sequence_id
-    result.error = error
-    if type(outcome) is IdentifiedValue:
-        result.id = outcome.id
-        result.value = outcome.value
-        result.metadata = outcome.metadata
-    else:
-        result.id = sequence_id
-        result.value = outcome
-        result.metadata = None
-    result.__class__ = PipelineResult
-    return result  # type: ignore[no-any-return]
-
-
-@frozen
-class FailedItem:
+class FailedItem(PlainData, KnownInput):
     """
     An item that failed for good, with everything needed to examine it or to feed it again.
+
+    A pipeline accepts it as an input, and treats it like ``as_item()``.
 
     Attributes:
         item_id: The id of the item.
@@ -115,6 +54,20 @@ class FailedItem:
     metadata: dict[str, Any] = field(factory=no_metadata)
     sequence_id: int | None = None
 
+    def as_item(self, from_start: bool = True) -> Item:
+        """
+        Return an `Item` of the same id, with a copy of the metadata, to feed it again.
+
+        Args:
+            from_start: Whether its value is the input as it came from the source. If False, it is
+                what the failing stage was given: feed it with ``target_stage=failure.stage``.
+        """
+        value = self.value if from_start else self.stage_value
+        return Item(value, id=self.item_id, metadata=dict(self.metadata))
+
+    def _as_item(self) -> Item:
+        return self.as_item()
+
     def as_exception(self) -> TaskFailedError:
         """Return a `TaskFailedError` that names item, stage and task, with `exception` as cause."""
         attempts = "1 attempt" if self.attempts == 1 else f"{self.attempts} attempts"
@@ -130,7 +83,103 @@ class FailedItem:
         return error
 
 
-class Results(list[PipelineResult]):
+@with_lazy_metadata
+@frozen
+class PipelineResult(PlainData, KnownInput):
+    """
+    The outcome of one input.
+
+    Fed to a pipeline, a successful result passes on its value, id and metadata. A failed one is
+    refused, because its value has not passed all stages: feed its `failure` to run it again.
+
+    Attributes:
+        id: The id that came with the input, or its running number.
+        value: What the last task returned; if the item failed, what the failing stage was given.
+        sequence_id: The running number of the input in the run, from 0.
+        metadata: What came with the input in addition to id and value.
+        error: The exception if the item failed, else None.
+        failure: If the item failed, the `FailedItem`: with its input, stage and task. Results are
+            compared without it.
+    """
+
+    id: Any
+    value: Any
+    sequence_id: int
+    metadata: dict[str, Any] = field(factory=no_metadata)
+    error: BaseException | None = None
+    failure: FailedItem | None = field(default=None, eq=False, repr=False)
+
+    @property
+    def is_success(self) -> bool:
+        """Whether the item passed all stages."""
+        return self.error is None
+
+    def value_or_raise(self) -> Any:
+        """
+        Return the value if the item passed all stages.
+
+        Raises:
+            BaseException: The exception with which the item failed, unchanged.
+        """
+        error = self.error
+        if error is None:
+            return self.value
+        try:
+            raise error
+        finally:
+            # Its traceback refers to this frame.
+            del self, error
+
+    def _as_item(self) -> Item:
+        if self.error is None:
+            return Item(self.value, id=self.id, metadata=self.metadata)
+        raise PipelineError(
+            f"the result of item {short_repr(self.id)}, which failed, cannot be fed: its value has "
+            "not passed all stages. Feed result.failure to run the item again from its input, "
+            "or feed only results for which is_success is true."
+        )
+
+
+class IdentifiedValue:
+    """The value of an item together with its own id or metadata."""
+
+    __slots__ = ("id", "metadata", "value")
+
+    def __init__(self, id: Any, value: Any, metadata: dict[str, Any] | None) -> None:
+        self.id = id
+        self.value = value
+        self.metadata = metadata
+
+
+_MutableResult = mutable_twin(PipelineResult)
+
+
+def new_result(sequence_id: int, outcome: Any, failure: FailedItem | None = None) -> PipelineResult:
+    """
+    Return a `PipelineResult`, in a fraction of the time that its constructor takes.
+
+    Args:
+        sequence_id: The running number of the input in the run.
+        outcome: The bare value, or an `IdentifiedValue`.
+        failure: The failure if the item failed.
+    """
+    result = _MutableResult()
+    result.sequence_id = sequence_id
+    result.failure = failure
+    result.error = None if failure is None else failure.exception
+    if type(outcome) is IdentifiedValue:
+        result.id = outcome.id
+        result.value = outcome.value
+        result.metadata = outcome.metadata
+    else:
+        result.id = sequence_id
+        result.value = outcome
+        result.metadata = None
+    result.__class__ = PipelineResult
+    return result  # type: ignore[no-any-return]
+
+
+class Results(list[PipelineResult], PlainData):
     """
     A list of the successful results of a run in input order, with the failures as an attribute.
 
@@ -148,7 +197,21 @@ class Results(list[PipelineResult]):
 
     def __repr__(self) -> str:
         failed = f", {len(self.failures)} failed" if self.failures else ""
-        return f"<Results: {len(self)} succeeded{failed}: {super().__repr__()}>"
+        return f"<Results: {len(self)} succeeded{failed}: {first_three(self)}>"
+
+    def to_dict(self) -> dict[str, Any]:
+        """
+        Return a new dict with the lists ``results`` and ``failures``, ready for ``json.dumps()``.
+
+        The values are converted as by `PipelineResult.to_dict`.
+        """
+        return super().to_dict()
+
+    def _to_dict(self, enclosing: tuple[int, ...]) -> dict[str, Any]:
+        return {
+            "results": as_plain_data(list(self), enclosing),
+            "failures": as_plain_data(self.failures, enclosing),
+        }
 
     @property
     def values(self) -> list[Any]:

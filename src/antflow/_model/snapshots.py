@@ -6,15 +6,17 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Generic, Literal, TypeVar
 
-from attrs import frozen
+from attrs import field, frozen
 
+from .describe import first_three
+from .plain_data import PlainData
 from .results import FailedItem
 
 _Copy = TypeVar("_Copy")
 
 
 @frozen
-class WorkerState:
+class WorkerState(PlainData):
     """
     What one worker is doing.
 
@@ -36,7 +38,7 @@ class WorkerState:
 
 
 @frozen
-class WorkerMetrics:
+class WorkerMetrics(PlainData):
     """
     What one worker has done.
 
@@ -106,11 +108,11 @@ class WorkerMapping(Mapping[str, _Copy], Generic[_Copy]):
         return sum(self._counts.values())
 
     def __repr__(self) -> str:
-        return f"<WorkerMapping: {len(self)} workers, started: {self.started!r}>"
+        return f"<WorkerMapping: {len(self)} workers, {len(self.started)} started>"
 
 
 @frozen
-class StageStats:
+class StageStats(PlainData):
     """
     The items of one stage, by status. Each item that reached the stage is counted once.
 
@@ -134,7 +136,7 @@ class StageStats:
 
 
 @frozen
-class PipelineStats:
+class PipelineStats(PlainData):
     """
     The items of a run, in numbers.
 
@@ -156,7 +158,7 @@ class PipelineStats:
 
 
 @frozen
-class ErrorSummary:
+class ErrorSummary(PlainData):
     """
     Counts of the failures.
 
@@ -170,7 +172,7 @@ class ErrorSummary:
     total_failed: int
     errors_by_type: dict[str, int]
     errors_by_stage: dict[str, int]
-    failed_items: list[FailedItem]
+    failed_items: list[FailedItem] = field(repr=first_three)
 
     @classmethod
     def of(cls, failures: Iterable[FailedItem]) -> ErrorSummary:
@@ -184,8 +186,12 @@ class ErrorSummary:
         )
 
 
+def _first_three_values(workers: Mapping[str, object]) -> str:
+    return first_three(workers.values())
+
+
 @frozen
-class DashboardSnapshot:
+class DashboardSnapshot(PlainData):
     """
     The state of a run for a dashboard, taken at one instant.
 
@@ -197,8 +203,8 @@ class DashboardSnapshot:
         timestamp: When it was taken, in Unix seconds.
     """
 
-    worker_states: WorkerMapping[WorkerState]
-    worker_metrics: WorkerMapping[WorkerMetrics]
+    worker_states: WorkerMapping[WorkerState] = field(repr=_first_three_values)
+    worker_metrics: WorkerMapping[WorkerMetrics] = field(repr=_first_three_values)
     pipeline_stats: PipelineStats
     error_summary: ErrorSummary
     timestamp: float

@@ -14,7 +14,7 @@ from collections.abc import (
 )
 from itertools import count
 from time import time
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 from anyio import CancelScope, Event, WouldBlock, get_cancelled_exc_class
 from anyio.lowlevel import checkpoint
@@ -79,6 +79,7 @@ class Feeder:
     _stopped: bool = field(default=False, init=False)
     # What sends the items for which there is no room.
     _outbox: Outbox = field(init=False)
+    _unsent: Any = field(init=False)
     # Whether the source runs, and not the feeder; and whether the window has its next item then.
     _in_source: bool = field(default=False, init=False)
     _has_entered: bool = field(default=False, init=False)
@@ -96,6 +97,7 @@ class Feeder:
         self.pool.queue.max_queued += 1
         self._unrestricted = self.sink is None
         self._outbox = Outbox(self.pool)
+        self._unsent = self._outbox.unsent
         self._completion = services.completion
         self._bus = services.bus
         self._reserve = services.state.results.reserve
@@ -110,7 +112,7 @@ class Feeder:
                 if self._outbox.unsent:
                     await self._outbox.wait_until_sent()
         except BaseException as error:
-            self._outbox.drop()
+            await self._outbox.drop()
             if not is_item_failure(error):
                 raise
             self.error = error if isinstance(error, Exception) else stray_cancellation(error)
@@ -169,10 +171,10 @@ class Feeder:
                 continue
             async for item in items:
                 pending = self._admit(item)
-                if pending is not None and not (go_on := await self._wait(pending)):
-                    break
-                if self._cancellation is not None:
-                    break
+                if pending is not None:
+                    go_on = await self._wait(pending)
+                    if self._cancellation is not None or not go_on:
+                        break
             else:
                 return
 
@@ -189,10 +191,10 @@ class Feeder:
                 continue
             for item in items:
                 pending = self._admit(item)
-                if pending is not None and not (go_on := await self._wait(pending)):
-                    break
-                if self._cancellation is not None:
-                    break
+                if pending is not None:
+                    go_on = await self._wait(pending)
+                    if self._cancellation is not None or not go_on:
+                        break
             else:
                 return
 
@@ -217,12 +219,10 @@ class Feeder:
 
     def _take_cancellation(self) -> BaseException:
         # No variable of a frame in its traceback may refer to it.
-        cancellation, self._cancellation = self._cancellation, None
-        assert cancellation is not None
         try:
-            return cancellation
+            return cast(BaseException, self._cancellation)
         finally:
-            del cancellation
+            self._cancellation = None
 
     def _admit(self, item: Any) -> Awaitable[bool] | None:
         """
@@ -240,7 +240,7 @@ class Feeder:
         self.admitted = admitted = self.admitted + 1
         if self.priority != DEFAULT_PRIORITY:
             record.priority = self.priority
-        if self._outbox.unsent:
+        if self._unsent:
             return self._prepare_next(record, must_publish=True)
         # First, because a worker may have the item before `send` returns.
         if self._bus.status_subscriptions:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable
+from contextlib import suppress
 
 from anyio import Event, WouldBlock
 from attrs import define, field
@@ -54,13 +55,16 @@ class Outbox:
         while self.unsent:
             await self._all_sent.wait()
 
-    def drop(self) -> None:
+    async def drop(self) -> None:
         """The run is being cancelled: forget what no loop task has begun to send."""
         if not self._runs:
-            for _, _, handlers in self.unsent:
-                if isinstance(handlers, Coroutine):
-                    handlers.close()
+            unsent = [*self.unsent]
             self.unsent.clear()
+            for _, _, handlers in unsent:
+                if handlers is not None:
+                    # They are cancelled at their first wait; the caller raises its own error.
+                    with suppress(BaseException):
+                        await handlers
 
     async def _send_all(self) -> None:
         self._runs = True

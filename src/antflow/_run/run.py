@@ -31,10 +31,11 @@ from typing import Any
 
 from anyio import CancelScope, Event, create_task_group
 from anyio.abc import TaskGroup
+from anyio.lowlevel import checkpoint_if_cancelled
 
-from .._backend.cancellation import host_task
 from .._backend.cancellation_watch import CancellationWatch
-from .._backend.context import RunToken, current_asyncio_task, memberships
+from .._backend.context import Host, RunToken, current_host, host_task, memberships
+from .._backend.loops import check_loop
 from .._backend.task_groups import RunTasks, fatal_errors, raise_errors
 from .._model.errors import PipelineError
 from .._state.lifecycle import Completion, EndReason, Phase
@@ -79,7 +80,7 @@ class Run:
         # made when the run begins, because that needs an event loop.
         self._scope: CancelScope | None = None
         self._group: TaskGroup
-        self._host: Any = None
+        self._host: Host | None = None
         self._pools: list[Pool] = []
 
     async def execute(self) -> None:
@@ -94,7 +95,7 @@ class Run:
                 Several such errors are raised in one flat group.
         """
         fatal: list[BaseException] = []
-        self._host = current_asyncio_task()
+        self._host = current_host()
         self._scope = CancelScope()
         if self.state.lifecycle.is_stopping:
             self._scope.cancel()
@@ -203,12 +204,15 @@ class Run:
             PipelineError: The run takes no more input, and the caller does not belong to it.
             Exception: What *source* raised; the items before it are processed all the same.
         """
+        check_loop(self._host, "feed")
         self.completion.expect_feed()
         try:
             await self._feeds.opened.wait()
             if not self.state.lifecycle.takes_input:
                 if any(token is self._token for token, _ in memberships()):
                     return 0
+                # A signal that drains the run also cancels the body of its block, which may feed.
+                await checkpoint_if_cancelled()
                 raise PipelineError(f"feed(): the run was shut down, and takes no more. {hint}")
             feeder = self._start_feeder(source, target, priority)
         finally:
@@ -223,6 +227,7 @@ class Run:
         Raises:
             PipelineError: The call would wait for its own caller.
         """
+        check_loop(self._host, "join")
         if self.called_from_run:
             raise PipelineError(
                 "join() was called by a task or callback of the run, and would wait for itself. "
@@ -233,7 +238,8 @@ class Run:
                 "join() would wait for the consumer of the stream. Iterate to the end, or call "
                 "shutdown() and then iterate to the end."
             )
-        await self.completion.idle.wait()
+        if not self.ended.is_set():  # its events belong to a loop, which may have ended as well
+            await self.completion.idle.wait()
         if self.ended.is_set() and self.completion.unfinished:
             raise_for_unexpected_end(self.state.lifecycle, self.completion)
 
@@ -250,6 +256,9 @@ class Run:
     def cancel(self, reason: EndReason = EndReason.CANCELLED) -> None:
         """Stop reading, and cancel all loop tasks of the run."""
         self.drain()
+        if self.completion.idle.is_set():
+            # There is nothing to cancel, and workers that are not cancelled leave no cycle behind.
+            return
         self.state.lifecycle.advance(Phase.CANCELLING, reason)
         if self._scope is not None:
             self._scope.cancel()
@@ -261,6 +270,7 @@ class Run:
         A task or callback of the run itself does not wait. Nor does a call that drains a stream,
         because that depends on the consumer of the stream.
         """
+        check_loop(self._host, "shutdown")
         if self.ended.is_set():
             return
         if drain:

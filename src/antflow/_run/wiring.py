@@ -14,7 +14,7 @@ from .._events.event_bus import EventBus
 from .._model.items import DEFAULT_PRIORITY
 from .._state.lifecycle import Completion
 from .._state.run_state import RunState
-from .._tasks.concurrency_limits import make_semaphores
+from .._tasks.concurrency_limits import share_semaphores
 from .._tasks.task_runner import TaskRunner
 from .._tasks.watchdog import Watchdog
 from .._workers.outlets import NextStage, Outlet, ResultsOutlet, StreamOutlet
@@ -33,7 +33,8 @@ class RunPlan:
         state: The state of this run.
         bus: Where events are published.
         callbacks: The callbacks with values, one entry for each stage.
-        limits: By task name, how many attempts may run at the same time in all stages together.
+        limits: By task name, how many attempts may run at the same time in all stages together,
+            and in all runs that are given the same object.
         sink: Where the results go, if the run is a stream.
         source: What to read from the start, if anything.
         target: The index of the stage that the items of *source* enter.
@@ -65,7 +66,7 @@ def build_pools(
         ResultsOutlet(state.results, completion) if sink is None else StreamOutlet(sink, completion)
     )
     services = RunServices(state, completion, plan.bus, token, tasks, stragglers, final)
-    semaphores = make_semaphores(plan.limits) if plan.limits else {}
+    semaphores = share_semaphores(plan.limits) if plan.limits else {}
     pools: list[Pool] = []
     outlet: Outlet = final
     # From the last stage to the first, because each stage needs the queue of the next.

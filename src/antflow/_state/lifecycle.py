@@ -29,15 +29,21 @@ class Phase(enum.IntEnum):
     """No loop task of the run is left."""
 
 
-class EndReason(enum.Enum):
-    """Why a run takes no more input, or has ended."""
+class EndReason(enum.IntEnum):
+    """Why a run takes no more input, or has ended: the weightier the later in this list."""
 
-    FINISHED = "everything that was fed is finished"
-    SHUT_DOWN = "shutdown() was called"
-    CANCELLED = "shutdown(drain=False) was called, or the block of a stream was left"
-    INTERRUPTED = "a second SIGINT or SIGTERM arrived"
-    ERROR = "an error that is not the failure of an item"
-    TOO_MANY_FAILURES = "more items failed than max_failures allows"
+    FINISHED = 0
+    """Everything that was fed is finished."""
+    SHUT_DOWN = 1
+    """``shutdown()`` was called."""
+    CANCELLED = 2
+    """``shutdown(drain=False)`` was called, or the block of a stream was left."""
+    ERROR = 3
+    """An error occurred that is not the failure of an item."""
+    INTERRUPTED = 4
+    """A second SIGINT or SIGTERM arrived."""
+    TOO_MANY_FAILURES = 5
+    """More items failed than ``max_failures`` allows."""
 
 
 @define(eq=False)
@@ -61,14 +67,14 @@ class Lifecycle:
         """
         Advance to *phase*; no-op if the run is past it.
 
-        A *reason* replaces that of an earlier phase; within one phase, the first one stays.
+        Of several reasons the weightiest stays, in the order of `EndReason`.
         """
-        if phase > self.phase:
-            self.phase = phase
-            self.is_stopping = phase >= Phase.CANCELLING
-            self.reason = reason or self.reason
-        elif phase == self.phase:
-            self.reason = self.reason or reason
+        if phase < self.phase:
+            return
+        self.phase = phase
+        self.is_stopping = phase >= Phase.CANCELLING
+        if reason is not None and (self.reason is None or reason > self.reason):
+            self.reason = reason
 
     def stop(self) -> None:
         """Let no worker take another item, because the run is being cancelled."""

@@ -80,12 +80,12 @@ class ResultStore:
         outcomes, cached = self._outcomes, self._results
         # A new list, because another thread may read the results while the run continues.
         results = cached + [
-            None if outcome is NO_OUTCOME else new_result(number, outcome, None)
+            None if outcome is NO_OUTCOME else new_result(number, outcome)
             for number, outcome in enumerate(outcomes[len(cached) :], len(cached))
         ]
         for number, result in enumerate(cached):
             if result is None and outcomes[number] is not NO_OUTCOME:
-                results[number] = new_result(number, outcomes[number], None)
+                results[number] = new_result(number, outcomes[number])
         with _results_lock:
             if self._results is cached:
                 self._results = results

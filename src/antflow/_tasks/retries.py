@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import stamina
+from stamina.instrumentation import RetryDetails
 
 from .._backend.cancellation import is_item_failure
 from .._definition.retry_policy import RetryPolicy
+from .retry_report import Retried, log_retry, run_hooks
 
 
 class Retries:
@@ -23,24 +26,38 @@ class Retries:
     public, but there are no waits, so stamina itself decides.
     """
 
-    __slots__ = ("_attempt", "_context", "_has_advanced", "_name", "_policy", "_verdict")
+    __slots__ = (
+        "_attempt",
+        "_context",
+        "_entered",
+        "_has_advanced",
+        "_policy",
+        "_retried",
+        "_task_name",
+        "_verdict",
+    )
 
-    def __init__(self, policy: RetryPolicy, name: str) -> None:
+    def __init__(self, policy: RetryPolicy, retried: Retried) -> None:
         self._policy = policy
-        self._name = name
+        self._retried = retried
+        # The task that raised last.
+        self._task_name = ""
+        # Holds the context managers that hooks returned, from their call to the next attempt.
+        self._entered: ExitStack | None = None
         self._context: Any = None
         self._attempt: Any = None
         self._verdict: bool | float = False
         # Whether stamina has already begun the next attempt, as `granted()` lets it in test mode.
         self._has_advanced = False
 
-    async def granted(self, error: Exception, attempt: int) -> bool:
+    async def granted(self, error: Exception, attempt: int, task_name: str) -> bool:
         """
-        Return whether another attempt follows *attempt*, which failed with *error*.
+        Return whether another attempt follows *attempt*, which failed in a task with *error*.
 
         Raises:
             Exception: A hook that the user gave to the policy or to stamina raised it.
         """
+        self._task_name = task_name
         self._verdict = self._policy.decide(error)
         # `is False`, because a wait of 0.0 seconds grants the attempt.
         if self._verdict is False or not stamina.is_active():
@@ -85,23 +102,49 @@ class Retries:
                 wait_jitter=self._policy.wait_jitter,
                 wait_exp_base=self._policy.wait_exp_base,
             )
-            self._context = context.with_name(self._name, (), {}).__aiter__()
+            self._context = context.with_name(self._retried.name, (), {}).__aiter__()
+            # There is no public way to replace the default hooks of stamina for this context only.
+            # Where the private one is missing, stamina calls its hooks itself.
+            with suppress(AttributeError):
+                self._context._t_a_retrying.before_sleep = self._before_wait
             await self._advance()
         # Passed and not raised again, so that the traceback remains that of the task.
         self._attempt.__exit__(type(error), error, error.__traceback__)
 
     async def _advance(self) -> None:
-        self._attempt = await self._context.__anext__()
+        try:
+            self._attempt = await self._context.__anext__()
+        finally:
+            entered, self._entered = self._entered, None
+            if entered is not None:
+                entered.close()
+
+    def _before_wait(self, state: Any) -> None:
+        """Report the retry; *state* is that of the library on which stamina is built."""
+        wait = state.next_action.sleep
+        details = RetryDetails(
+            name=self._retried.name,
+            args=(),
+            kwargs={},
+            retry_num=state.attempt_number,
+            wait_for=wait,
+            waited_so_far=state.idle_for - wait,
+            caused_by=state.outcome.exception(),
+        )
+        # In test mode, stamina has put its number of attempts in place of that of the policy.
+        attempts = getattr(state.retry_object.stop, "max_attempt_number", self._policy.attempts)
+        self._entered = run_hooks(details)
+        log_retry(self._retried, self._task_name, attempts, details)
 
 
 async def ask_for_retry(
-    retries: Retries, error: BaseException, attempt: int
+    retries: Retries, error: BaseException, attempt: int, task_name: str
 ) -> tuple[bool, BaseException]:
     """Return whether another attempt is granted, and the error to report."""
     if not isinstance(error, Exception):
         return False, error
     try:
-        return await retries.granted(error, attempt), error
+        return await retries.granted(error, attempt, task_name), error
     except BaseException as hook_error:
         if not is_item_failure(hook_error):
             raise

@@ -18,8 +18,9 @@ from .._model.events import TaskEvent, TaskEventType
 from .._model.record import Record
 from .._state.worker import Worker
 from .calls import Call, make_call
-from .concurrency_limits import acquire_all, make_semaphores, release_all
+from .concurrency_limits import acquire_all, make_semaphores, note_held, release_all
 from .retries import Retries, ask_for_retry
+from .retry_report import Retried
 from .watchdog import Watchdog, as_coroutine, drive
 
 
@@ -73,7 +74,7 @@ class TaskRunner:
             `recover()`.
     """
 
-    __slots__ = ("_bus", "_policy", "_skip_if", "_stage_name", "_steps", "sole_task")
+    __slots__ = ("_bus", "_policy", "_shared", "_skip_if", "_stage_name", "_steps", "sole_task")
 
     def __init__(
         self,
@@ -83,6 +84,8 @@ class TaskRunner:
         watchdog: Watchdog | None = None,
     ) -> None:
         self._bus = bus
+        # Kept, because they are shared as long as a run has them.
+        self._shared = pipeline_semaphores
         self._stage_name = stage.name
         self._skip_if = stage.skip_if
         self._policy = stage.retry_policy
@@ -90,7 +93,7 @@ class TaskRunner:
         semaphores = make_semaphores(limits) if limits else {}
         executor: ThreadExecutor | None = None
         self._steps = []
-        for task in stage.functions:
+        for task in stage._functions:
             call: Call = task.function
             if not task.is_async or stage.unpack_args or stage.task_timeout is not None:
                 executor = executor or ThreadExecutor(stage.workers)
@@ -177,8 +180,10 @@ class TaskRunner:
         self, step: _Step, value: Any, record: Record, worker: Worker, attempt: int
     ) -> Any:
         """Call *step* once, within its limits, and publish ``start`` and ``complete``."""
+        token = None
         if step.semaphores:
             await acquire_all(step.semaphores)
+            token = note_held(step.semaphores)
         try:
             if self._bus.task_subscriptions:
                 await self._publish("start", step, record, worker, attempt)
@@ -188,8 +193,8 @@ class TaskRunner:
             else:
                 value = await drive(as_coroutine(step.call(value)), worker, step.watchdog)
         finally:
-            if step.semaphores:
-                release_all(step.semaphores)
+            if token is not None:
+                release_all(step.semaphores, token)
         duration = _elapsed(worker)
         await self._publish_end("complete", step, record, worker, attempt, duration)
         return value
@@ -198,12 +203,12 @@ class TaskRunner:
         self, step: _Step, value: Any, error: BaseException, record: Record, worker: Worker
     ) -> Any:
         """Retry *step*, which failed with *error*, as the policy allows; then run the rest."""
-        retries = Retries(self._policy, step.name)
+        retries = Retries(self._policy, Retried(record.id, self._stage_name, step.name))
         attempt = 1
         try:
             while True:
                 duration = _elapsed(worker)
-                granted, error = await ask_for_retry(retries, error, attempt)
+                granted, error = await ask_for_retry(retries, error, attempt, step.name)
                 if not granted:
                     break
                 await self._publish_end("retry", step, record, worker, attempt, duration, error)
@@ -234,9 +239,10 @@ class TaskRunner:
     ) -> Failure:
         """Return a `Failure` that says whether the stage retries, after *step* raised *error*."""
         if record.retries is None:
-            record.retries = Retries(self._policy, self._stage_name)
+            retried = Retried(record.id, self._stage_name, self._stage_name)
+            record.retries = Retries(self._policy, retried)
         duration = _elapsed(worker)
-        granted, error = await ask_for_retry(record.retries, error, record.attempt)
+        granted, error = await ask_for_retry(record.retries, error, record.attempt, step.name)
         event_type: TaskEventType = "retry" if granted else "fail"
         await self._publish_end(event_type, step, record, worker, record.attempt, duration, error)
         return Failure(error, step.name, record.attempt, retry=granted)

@@ -113,7 +113,7 @@ async def fail(record: Record, failure: Failure, pool: Pool, worker: Worker) -> 
         if not services.state.results.keep_frames:
             # Otherwise, what keeps the failure would keep the local variables of the task as well.
             clear_frames(failure.error)
-    await services.final_outlet.hand_over_failure(record, failure.error)
+    await services.final_outlet.hand_over_failure(record, failed)
     if slots is not None:
         slots.release(slots.take_slot(record))
     if services.state.lifecycle.has_too_many_failures:
@@ -133,4 +133,4 @@ async def _notify_of_failure(
         }
         await announce(bus, "failed", record, pool.name, worker.name, details, failed)
     if pool.callbacks.failure:
-        await notify_all(pool.callbacks.failure, record, failed.exception)
+        await notify_all(pool.callbacks.failure, record, failed.exception, failed)

@@ -11,6 +11,7 @@ from attrs import frozen
 from .._events.event_bus import EventBus
 from .._events.publishing import announce
 from .._model.record import Record
+from .._model.results import FailedItem
 from .._state.lifecycle import Completion
 from .._state.result_store import ResultStore
 from .._state.stage_state import StageState
@@ -45,8 +46,8 @@ class Outlet(Protocol):
 class FinalOutlet(Outlet, Protocol):
     """The outlet of the last stage, which also takes the failures of all stages."""
 
-    async def hand_over_failure(self, record: Record, error: BaseException) -> None:
-        """Finish *record*, which failed with *error*."""
+    async def hand_over_failure(self, record: Record, failed: FailedItem) -> None:
+        """Finish *record*, which failed as *failed* says."""
 
 
 @frozen(eq=False)
@@ -87,7 +88,7 @@ class ResultsOutlet:
         """As `Outlet` says."""
         self.completion.settle()
 
-    async def hand_over_failure(self, record: Record, error: BaseException) -> None:
+    async def hand_over_failure(self, record: Record, failed: FailedItem) -> None:
         """As `FinalOutlet` says; the failure is already in the state of the run."""
         self.completion.settle()
 
@@ -109,9 +110,9 @@ class StreamOutlet:
             await wait_for_room(scaling, pending)
         self.completion.settle()
 
-    async def hand_over_failure(self, record: Record, error: BaseException) -> None:
+    async def hand_over_failure(self, record: Record, failed: FailedItem) -> None:
         """As `FinalOutlet` says."""
-        pending = self.sink.put(record.result(error))
+        pending = self.sink.put(record.result(failed))
         if pending is not None:
             await pending
         self.completion.settle()

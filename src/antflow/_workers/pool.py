@@ -68,6 +68,7 @@ class Pool:
             before it.
         has_fast_path: Whether it is enough to await one task for each item and to hand over what it
             returns, as long as no task events are published.
+        isolates_items: Whether each item has a context of its own.
     """
 
     services: RunServices
@@ -81,6 +82,7 @@ class Pool:
     receive_nowait: Callable[[], Any] = field(init=False)
     yield_points: Iterator[bool] = field(init=False)
     has_fast_path: bool = field(init=False)
+    isolates_items: bool = field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.name = self.stage.name
@@ -101,7 +103,7 @@ class Pool:
     @property
     def first_task(self) -> str:
         """The name of the first task."""
-        return self.stage.functions[0].name
+        return self.stage._functions[0].name
 
     def claim_worker(self) -> Worker:
         """Return the worker to start next: the one with the lowest number that has no loop task."""
@@ -111,6 +113,11 @@ class Pool:
             name = worker_name(self.name, number)
             workers.append(Worker(name, self.name, number, self.first_task))
         return workers[number]
+
+    def isolate_items(self) -> None:
+        """From now on, run each item in a context of its own."""
+        self.has_fast_path = False
+        self.isolates_items = True
 
     def use_priorities(self) -> None:
         """From now on, let the item with the lowest priority start first."""

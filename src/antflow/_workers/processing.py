@@ -5,7 +5,7 @@ from __future__ import annotations
 from time import perf_counter
 from typing import Any
 
-from .._backend.cancellation import is_item_failure
+from .._backend.cancellation import forget_cancellations, is_item_failure
 from .._events.publishing import announce
 from .._model.record import Record
 from .._state.worker import Worker
@@ -50,10 +50,9 @@ async def process(
     worker.record = None
     if type(outcome) is not Failure:
         await pass_on(record, outcome, pool, worker)
-    elif outcome.retry:
-        await schedule_retry(record, outcome, pool, worker)
     else:
-        await fail(record, outcome, pool, worker)
+        forget_cancellations()
+        await (schedule_retry if outcome.retry else fail)(record, outcome, pool, worker)
     worker.attempt = 1
     worker.mark_idle()
     del record, outcome, pool, runner

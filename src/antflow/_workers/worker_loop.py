@@ -8,8 +8,9 @@ Each worker of a stage runs `work()` in a loop task of its own. One iteration pr
 one stage, so its cost dominates the cost of a pipeline. The cases, in the order of the code:
 
 1. The run is stopping: leave the loop.
-2. A task has changed context variables: restore them or, if that is not possible, continue in a new
-   loop task.
+2. A task has changed context variables: restore them. If that is not possible, because a variable
+   is new, continue in a new loop task. From then on, each item of the stage takes the general path,
+   in a context of its own.
 3. The queue has an item: take it without awaiting. Only where many items could be taken in a row,
    every 256th is awaited, which yields to the event loop (see `fairness`).
 4. The queue is empty: leave if two others are idle, else wait for an item. The queue is closed:
@@ -33,8 +34,8 @@ from typing import Any
 from anyio import EndOfStream, WouldBlock
 from anyio.lowlevel import checkpoint
 
-from .._backend.cancellation import is_item_failure
-from .._backend.context import current_context, restore_context
+from .._backend.cancellation import forget_cancellations, is_item_failure
+from .._backend.context import current_context, restore_context, run_in_context
 from .._backend.fairness import ITEMS_PER_YIELD
 from .._events.publishing import publish
 from .._model.record import Record
@@ -79,6 +80,7 @@ async def work(pool: Pool, worker: Worker) -> None:
                 is_clean = False
             if not is_clean:
                 if not restore_context(context):
+                    pool.isolate_items()
                     scaling.restarted()
                     _start(pool, worker)
                     return
@@ -107,7 +109,10 @@ async def work(pool: Pool, worker: Worker) -> None:
             if not pool.has_fast_path or bus.task_subscriptions:
                 if queue.heap is not None:
                     record = queue.heap.pop(record)
-                await process(record, pool, worker)
+                processing: Any = process(record, pool, worker)
+                if pool.isolates_items:
+                    processing = run_in_context(context.copy(), processing)
+                await processing
                 continue
 
             worker.record = record
@@ -123,6 +128,7 @@ async def work(pool: Pool, worker: Worker) -> None:
                     raise
                 error = caught
             if error is not None:
+                forget_cancellations()
                 processing = process(record, pool, worker, error)
                 # Its traceback refers to this frame.
                 error = None
