@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import gc
+import pickle
 import sys
 import threading
+import weakref
 from typing import Any, get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from antflow import EventBus, Pipeline, Stage, StatusEvent, StatusTracker
+from antflow import EventBus, Pipeline, Stage, StatusEvent, StatusTracker, WorkerState
 from antflow._events.tracked_items import TrackedItems
 from antflow._model.events import Status
 
@@ -138,6 +141,7 @@ def test_an_item_whose_id_is_not_found_any_more_is_not_forgotten() -> None:
         bad.active = False
         tracker._update(StatusEvent(bad, "A", "queued", None, 0.0))
         if broken:
+            bad.active = True
             items._ids[0] = Raises()
         else:
             items._ids[0] = "another id"
@@ -158,6 +162,13 @@ def test_an_answer_that_changes_while_it_is_read_is_read_again() -> None:
 
     assert [event.status for event in items._read(find)] == ["queued"]
     assert len(asked) == 3
+    # It is not read for ever.
+
+    def find_always() -> int:
+        items._forgotten += 1
+        return 0
+
+    assert [event.status for event in items._read(find_always)] == ["queued"]
     # Another thread has forgotten all of them.
     assert items._read(lambda: 5) == []
     tracker.forget(1)
@@ -195,17 +206,14 @@ def test_the_newest_event_is_read_again_if_something_was_forgotten_meanwhile(
 
 
 def test_the_errors_of_stages_are_counted_and_their_callbacks_not_kept() -> None:
-    import gc
-    import weakref
-
     class Callback:
         def __call__(self, *args: Any) -> None: ...
 
     callback = Callback()
     reference = weakref.ref(callback)
     tracker = StatusTracker()
-    Pipeline([Stage("A", 1, [print], on_success=callback)], status_tracker=tracker)
-    del callback
+    pipeline = Pipeline([Stage("A", 1, [print], on_success=callback)], status_tracker=tracker)
+    del callback, pipeline
     gc.collect()
     assert reference() is None
 
@@ -278,8 +286,6 @@ class TestThreadsThatLook:
 
 class TestWorkerMapping:
     def test_it_equals_a_dict_and_knows_its_workers_only(self) -> None:
-        from antflow import WorkerState
-
         async def same(value: int) -> int:
             return value
 
@@ -309,8 +315,6 @@ class TestWorkerMapping:
         assert states.started == {}
 
     async def test_workers_that_never_started_take_no_memory(self) -> None:
-        import pickle
-
         async def same(value: int) -> int:
             return value
 
