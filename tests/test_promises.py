@@ -153,7 +153,7 @@ async def test_p3_the_events_of_an_item_are_in_order() -> None:
         await checkpoint()
         seen.append((event.item_id, event.stage, event.status))
         # The tracker is updated before the callback is called.
-        assert tracker.get_status(event.item_id) is event
+        assert tracker.get_status(event.item_id) == event
 
     tracker = StatusTracker(on_status_change)
     pipeline = Pipeline(
