@@ -15,7 +15,7 @@ from anyio.lowlevel import checkpoint
 from antflow import Pipeline, PipelineError, Stage, TooManyFailuresError
 
 if sys.version_info < (3, 11):
-    from exceptiongroup import ExceptionGroup
+    from exceptiongroup import BaseExceptionGroup, ExceptionGroup
 
 pytestmark = pytest.mark.virtual_time
 
@@ -218,3 +218,20 @@ async def test_a_stream_that_is_left_while_its_run_is_idle_leaves_no_cycle() -> 
         assert run() is None
     finally:
         gc.enable()
+
+
+async def test_an_error_of_the_body_and_one_of_the_run_come_out_in_one_group() -> None:
+    class FatalError(BaseException):
+        pass
+
+    async def task(value: int) -> int:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            raise FatalError
+
+    with pytest.raises(BaseExceptionGroup) as raised:  # noqa: PT012
+        async with Pipeline([Stage("A", 1, [task])]).open([1]):
+            await anyio.wait_all_tasks_blocked()
+            raise OSError("body")
+    assert [type(error) for error in raised.value.exceptions] == [OSError, FatalError]

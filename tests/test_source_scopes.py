@@ -11,7 +11,7 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-from antflow import Pipeline, PipelineResult, Stage, StatusEvent
+from antflow import Pipeline, PipelineError, PipelineResult, Stage, StatusEvent
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
@@ -46,6 +46,17 @@ def plain_move_on_after(seconds: float) -> Iterator[int]:
     with anyio.move_on_after(seconds):  # noqa: ASYNC100 - the feeder waits at the yield
         yield from range(100)
     yield -1
+
+
+def ending_at_once(seconds: float) -> Iterator[int]:
+    with anyio.move_on_after(seconds):  # noqa: ASYNC100 - the feeder waits at the yield
+        yield from range(100)
+
+
+async def ending_at_once_async(seconds: float) -> AsyncIterator[int]:
+    with anyio.move_on_after(seconds):
+        for number in range(100):
+            yield number
 
 
 async def native_timeout(seconds: float) -> AsyncIterator[int]:
@@ -209,3 +220,33 @@ async def test_a_generator_that_yields_in_reply_to_the_limit_loses_nothing() -> 
         values = (await narrow().run(source())).values
     assert values[-2:] == ["late", "later"]
     assert set(values[:-2]) == {"tick"}
+
+
+@pytest.mark.parametrize("source", [ending_at_once, ending_at_once_async])
+async def test_a_source_may_end_with_its_limit(source: Any) -> None:
+    with anyio.fail_after(99):
+        assert (await narrow().run(source(4.5))).values == list(range(7))
+
+
+class Iterating:
+    """An iterator that is not a generator, and leaves a scope open."""
+
+    def __init__(self) -> None:
+        self.number = -1
+        self.scope: anyio.CancelScope | None = None
+
+    def __aiter__(self) -> Iterating:
+        return self
+
+    async def __anext__(self) -> int:
+        if self.scope is None:
+            self.scope = anyio.move_on_after(4.5)
+            self.scope.__enter__()
+        self.number += 1
+        return self.number
+
+
+async def test_an_iterator_that_cannot_be_told_is_an_error_and_no_hang() -> None:
+    """Nobody can leave its scope for it, so anyio adds an error of its own."""
+    with anyio.fail_after(99), pytest.raises((PipelineError, RuntimeError)):
+        await narrow().run(Iterating())

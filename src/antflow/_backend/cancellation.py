@@ -15,7 +15,7 @@ from anyio import current_effective_deadline, get_cancelled_exc_class
 
 from .._model.describe import leaf_exceptions
 from .._model.errors import PipelineError
-from .context import cancelling, host_task, on_asyncio
+from .context import cancelling, current_loop_task, host_task, on_asyncio
 
 
 def is_item_failure(error: BaseException) -> bool:
@@ -74,8 +74,8 @@ def forget_cancellations() -> None:
     in the same loop task: an `asyncio.TaskGroup` there would take this for a cancellation of its
     own item. Not while the run is being cancelled: then the calls are not those of an item.
     """
-    if sys.version_info >= (3, 11) and on_asyncio():
-        task = asyncio.current_task()
+    if sys.version_info >= (3, 11):
+        task = current_loop_task() if on_asyncio() else None
         if task is not None and task.cancelling() and not _run_is_being_cancelled():
             while task.uncancel():
                 pass
