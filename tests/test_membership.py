@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextvars
 import gc
+import threading
 import weakref
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -247,6 +249,25 @@ async def test_outside_of_a_task_there_is_neither() -> None:
 
         await Pipeline([Stage("A", 1, [task])]).run([1])
     assert len(outcomes) == 1
+
+
+async def test_a_thread_of_a_task_of_its_own_is_outside() -> None:
+    """It has copied the context, and runs in no loop."""
+    errors: list[str] = []
+
+    def look() -> None:
+        with pytest.raises(PipelineError) as raised:
+            antflow.current_item()
+        errors.append(str(raised.value))
+
+    async def task(value: int) -> int:
+        thread = threading.Thread(target=contextvars.copy_context().run, args=(look,))
+        thread.start()
+        thread.join()
+        return value
+
+    await Pipeline([Stage("A", 1, [task])]).run([1])
+    assert len(errors) == 1
 
 
 def test_outside_of_any_loop_there_is_neither() -> None:
