@@ -1,5 +1,7 @@
 """
-The checks of antflow: ``nox`` runs lint, types, docs, and the tests on every installed Python.
+The checks of antflow: ``nox`` runs lint, types, docs, and the tests.
+
+The tests run on every installed Python, and once with the lowest versions of the dependencies.
 
 They need only nox. ``nox -l`` lists the sessions; what follows ``--`` is passed to the tool that a
 session runs, as in ``nox -s tests-3.12 -- -k name``.

@@ -11,7 +11,7 @@ from contextvars import Context, ContextVar, copy_context
 from typing import Any
 from weakref import ref
 
-from anyio import NoEventLoopError, get_cancelled_exc_class
+from anyio import get_cancelled_exc_class
 from attrs import frozen
 
 
@@ -126,9 +126,10 @@ def current_loop_task() -> Any:
     try:
         if on_asyncio():
             return asyncio.current_task()
-    except NoEventLoopError:
+        return sys.modules["trio"].lowlevel.current_task()
+    except RuntimeError:
+        # A thread may have copied the context of a loop task, and with it the name of its backend.
         return None
-    return sys.modules["trio"].lowlevel.current_task()
 
 
 class RunToken:

@@ -60,7 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     if args.backend == "trio" and find_spec("trio") is None:
         print(
-            "antflow: --backend trio needs trio, which is not installed. Run: pip install trio",
+            "antflow: --backend trio needs trio, which is not installed. "
+            f"Run: {sys.executable} -m pip install trio",
             file=sys.stderr,
         )
         return 2
