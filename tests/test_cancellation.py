@@ -377,7 +377,7 @@ class TestNativeCancellation:
         for stage in (
             Stage("A", 1, [task], task_attempts=1),
             Stage("A", 1, [same, task], task_attempts=1),
-            Stage("A", 1, [task], retry="per_stage", task_attempts=1),
+            Stage("A", 1, [task], retry="per_stage", stage_attempts=1),
         ):
             results = await Pipeline([stage]).run(range(12))
             assert results.values == [0, 3, 6, 9]
