@@ -235,3 +235,36 @@ async def test_an_error_of_the_body_and_one_of_the_run_come_out_in_one_group() -
             await anyio.wait_all_tasks_blocked()
             raise OSError("body")
     assert [type(error) for error in raised.value.exceptions] == [OSError, FatalError]
+
+
+@pytest.mark.parametrize("way", ["run", "stream", "open", "block"])
+async def test_a_source_that_is_cut_off_is_not_at_its_end(way: str) -> None:
+    """All items are finished when an idle worker is cancelled natively; more would have come."""
+    only_on_asyncio()
+
+    async def source() -> Any:
+        for value in range(3):
+            yield value
+        await anyio.sleep(60)
+        yield 3
+
+    async def cancel_an_idle_worker() -> None:
+        await anyio.sleep(30)
+        next(task for task in asyncio.all_tasks() if task.get_name() == "A-W0").cancel()
+
+    pipeline = Pipeline([Stage("A", 1, [slow])])
+    async with anyio.create_task_group() as group:
+        group.start_soon(cancel_an_idle_worker)
+        with pytest.raises(PipelineError, match="a source was not read to its end"):  # noqa: PT012
+            if way == "run":
+                await pipeline.run(source())
+            elif way == "stream":
+                async with pipeline.stream(source()) as results:
+                    async for _ in results:
+                        pass
+            elif way == "open":
+                async with pipeline.open(source()) as run:
+                    await run.join()
+            else:
+                async with pipeline:
+                    await pipeline.feed(source())

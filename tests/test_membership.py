@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import gc
 import threading
@@ -268,6 +269,74 @@ async def test_a_thread_of_a_task_of_its_own_is_outside() -> None:
 
     await Pipeline([Stage("A", 1, [task])]).run([1])
     assert len(errors) == 1
+
+
+async def test_a_callback_of_the_loop_is_outside() -> None:
+    """It has inherited the context, and is no loop task at all."""
+    if "trio" in anyio.get_cancelled_exc_class().__module__:
+        pytest.skip("only asyncio calls back with a context")
+    variable: contextvars.ContextVar[int] = contextvars.ContextVar("variable")
+    seen: list[Any] = []
+
+    def look() -> None:
+        try:
+            seen.append(antflow.current_item())
+        except PipelineError:
+            seen.append(None)
+
+    async def task(value: int) -> int:
+        if value == 0:
+            asyncio.get_running_loop().call_later(1.5, look)
+            variable.set(1)
+        await anyio.sleep(1)
+        return value
+
+    await Pipeline([Stage("A", 1, [task])]).run([0, 1, 2])
+    assert seen == [None]
+
+
+async def test_a_stream_made_outside_belongs_to_the_task_that_iterates() -> None:
+    async def inner_task(value: int) -> int:
+        if value == 10:
+            await outer.feed([5])
+        return value
+
+    inner = Pipeline([Stage("Inner", 1, [inner_task])])
+    stream = inner.stream([10])
+
+    async def outer_task(value: int) -> Any:
+        if value == 0:
+            async with stream as results:
+                return [result.value async for result in results]
+        return value
+
+    outer = Pipeline([Stage("Outer", 1, [outer_task])])
+    assert (await outer.run([0])).values == [[10], 5]
+
+
+async def test_a_loop_task_started_from_a_thread_may_join_after_the_function() -> None:
+    returned = anyio.Event()
+    joined: list[int] = []
+
+    async def background() -> None:
+        await returned.wait()
+        await pipeline.join()
+        joined.append(1)
+
+    async with anyio.create_task_group() as group:
+
+        def plain(value: int) -> int:
+            anyio.from_thread.run_sync(group.start_soon, background)
+            return value
+
+        async def second(value: int) -> int:
+            returned.set()
+            await checkpoint()
+            return value
+
+        pipeline = Pipeline([Stage("A", 1, [plain]), Stage("B", 1, [second])])
+        await pipeline.run([1])
+    assert joined == [1]
 
 
 def test_outside_of_any_loop_there_is_neither() -> None:

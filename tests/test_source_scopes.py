@@ -14,7 +14,7 @@ from anyio.lowlevel import checkpoint
 from antflow import Pipeline, PipelineError, PipelineResult, Stage, StatusEvent
 
 if sys.version_info < (3, 11):
-    from exceptiongroup import BaseExceptionGroup
+    from exceptiongroup import BaseExceptionGroup, ExceptionGroup
 
 pytestmark = pytest.mark.virtual_time
 
@@ -250,3 +250,56 @@ async def test_an_iterator_that_cannot_be_told_is_an_error_and_no_hang() -> None
     """Nobody can leave its scope for it, so anyio adds an error of its own."""
     with anyio.fail_after(99), pytest.raises((PipelineError, RuntimeError)):
         await narrow().run(Iterating())
+
+
+async def shielded() -> AsyncIterator[int]:
+    with anyio.CancelScope(shield=True):
+        for number in range(100):
+            yield number
+
+
+@pytest.mark.parametrize("end", ["cancel", "break", "window"])
+async def test_a_source_that_shields_itself_does_not_keep_a_cancelled_run_alive(end: str) -> None:
+    pipeline = Pipeline([Stage("A", 1, [slow], queue_capacity=0)])
+    with anyio.fail_after(99):
+        if end == "break":
+            async with pipeline.stream(shielded(), buffer_size=0) as results:
+                async for _ in results:
+                    break
+        elif end == "window":
+            with anyio.move_on_after(2.5):
+                async with pipeline.stream(shielded(), ordered=True, window=1) as results:
+                    await anyio.sleep_forever()
+        else:
+            with anyio.move_on_after(2.5):
+                await pipeline.run(shielded())
+    assert pipeline.get_stats().items_in_flight == 0
+
+
+async def test_an_error_of_a_source_that_is_closed_early_loses_no_item() -> None:
+    async def source() -> AsyncIterator[int]:
+        async def child() -> None:
+            try:
+                await anyio.sleep_forever()
+            finally:
+                raise OSError("closing")
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(child)
+            for number in range(100):
+                yield number
+
+    pipeline = narrow()
+
+    async def stop() -> None:
+        await anyio.sleep(2.5)
+        await pipeline.shutdown()
+
+    with anyio.fail_after(99):
+        async with anyio.create_task_group() as group:
+            group.start_soon(stop)
+            with pytest.raises(ExceptionGroup) as raised:
+                await pipeline.run(source())
+    assert [str(error) for error in raised.value.exceptions] == ["closing"]
+    assert pipeline.results.values == list(range(len(pipeline.results)))
+    assert len(pipeline.results) >= 4

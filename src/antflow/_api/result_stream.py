@@ -8,7 +8,7 @@ from functools import partial
 from types import TracebackType
 
 from anyio import CancelScope
-from anyio.lowlevel import checkpoint
+from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from .._backend.background import start_in_background
 from .._backend.fairness import ITEMS_PER_YIELD
@@ -127,6 +127,8 @@ class ResultStream(Inspection):
                 self._since_yield += 1
                 return result
             if self._run.ended.is_set():
+                # What has ended the run may be a cancellation of the caller.
+                await checkpoint_if_cancelled()
                 self._closed = True
                 self._raise_final_error()
             else:
@@ -148,6 +150,7 @@ class ResultStream(Inspection):
             signals.check_main_thread()
             execute = partial(signals.execute, self._run)
         self._started = True
+        self._run.begin()
         self._set_latest(self._run)
         self._call_soon = start_in_background(execute, self._errors.append)
 

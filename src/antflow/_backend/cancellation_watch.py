@@ -22,12 +22,13 @@ class CancellationWatch:
             the cancellation. They are called synchronously by the code that cancels.
 
     Attributes:
+        callbacks: As given; others may be added before the wait.
         triggered: Whether the wait was cancelled.
     """
 
     def __init__(self, *callbacks: Callable[[], None]) -> None:
         self.triggered = False
-        self._callbacks = callbacks
+        self.callbacks = [*callbacks]
         self._wake: Callable[[], None] | None = None
         self._released = False
 
@@ -52,7 +53,7 @@ class CancellationWatch:
         if self._wake is not None:
             self._wake = None
             self.triggered = True
-            for callback in self._callbacks:
+            for callback in self.callbacks:
                 callback()
 
     async def _wait_on_asyncio(self) -> None:

@@ -148,6 +148,11 @@ class RunToken:
 
     def __init__(self, run: Any) -> None:
         self.run = run
+        self.outer: Membership | None = None
+        self.begin()
+
+    def begin(self) -> None:
+        """Note that the current loop task starts the run, and awaits it."""
         self.outer = current_membership() if is_inside() else None
 
     def enter(self, worker: Any = None) -> None:
@@ -175,12 +180,24 @@ class Membership:
 
 _membership: ContextVar[Membership | None] = ContextVar("antflow_membership", default=None)
 # Set in the threads in which a task of the run is called, while the loop task waits for them.
-_thread_of: ContextVar[Membership | None] = ContextVar("antflow_thread_of", default=None)
+_thread_of: ContextVar[ThreadCall | None] = ContextVar("antflow_thread_of", default=None)
 
 
-def enter_thread() -> None:
+class ThreadCall:
+    """A call in a thread; loop tasks that it starts inherit this, and may outlive it."""
+
+    __slots__ = ("active", "membership")
+
+    def __init__(self) -> None:
+        self.active = True
+        self.membership = _membership.get()
+
+
+def enter_thread() -> ThreadCall:
     """Let the current thread count as the loop task in whose context it was started."""
-    _thread_of.set(_membership.get())
+    call = ThreadCall()
+    _thread_of.set(call)
+    return call
 
 
 def current_membership() -> Membership | None:
@@ -197,7 +214,11 @@ def is_inside() -> bool:
     membership = _membership.get()
     if membership is None:
         return False
-    return _thread_of.get() is membership or membership.loop_task() is current_loop_task()
+    call = _thread_of.get()
+    if call is not None and call.membership is membership and call.active:
+        return True
+    task = current_loop_task()
+    return task is not None and membership.loop_task() is task
 
 
 def memberships() -> Iterator[tuple[RunToken, bool]]:

@@ -74,5 +74,6 @@ async def aclose(iterator: Any) -> None:
     try:
         await iterator.aclose()
     except BaseExceptionGroup as errors:
-        if not all(isinstance(leaf, GeneratorExit) for leaf in leaf_exceptions(errors)):
-            raise
+        rest = errors.split(GeneratorExit)[1]
+        if rest is not None:
+            raise rest from None

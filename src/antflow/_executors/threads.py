@@ -37,11 +37,13 @@ class ThreadExecutor:
             # In a tuple, because trio refuses to return a coroutine from a thread. The error is
             # returned, too: what anyio has around the call sets its traceback by assignment, which
             # exceptions of frozen classes refuse.
-            enter_thread()
+            call = enter_thread()
             try:
                 return function(*args, **kwargs), None
             except BaseException as error:
                 return None, error
+            finally:
+                call.active = False
 
         result, error = await to_thread.run_sync(in_thread, limiter=self._limiter)
         if error is None:

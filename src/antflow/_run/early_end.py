@@ -17,18 +17,20 @@ _INTENDED = {
 
 def raise_for_unexpected_end(lifecycle: Lifecycle, completion: Completion) -> None:
     """
-    Raise if the run has ended with unfinished items, and nobody has ended it.
+    Raise if the run has left items or a source unfinished, and nobody has ended it.
 
     When a loop task of the run was cancelled natively, its task group ends without an error.
 
     Raises:
         PipelineError: That is so.
     """
-    if completion.unfinished and lifecycle.reason not in _INTENDED:
+    if completion.is_cut_short and lifecycle.reason not in _INTENDED:
+        left = f"{completion.unfinished} of {completion.admitted} items were not finished"
+        if not completion.unfinished:
+            left = "a source was not read to its end"
         raise PipelineError(
-            f"the run ended although {completion.unfinished} of {completion.admitted} items were "
-            "not finished: something outside antflow cancelled a loop task of the run. Cancel the "
-            "caller of run() instead, or a scope around it."
+            f"the run ended although {left}: something outside antflow cancelled a loop task of "
+            "the run. Cancel the caller of run() instead, or a scope around it."
         )
 
 

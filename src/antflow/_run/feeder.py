@@ -123,24 +123,22 @@ class Feeder:
             self.paused.set()
             self.done.set()
 
-    def stop(self) -> bool:
-        """
-        Read no further; what was already read is processed.
-
-        Returns:
-            Whether the feeder ends at once, because it has no item that waits for room.
-        """
+    def read_no_further(self) -> None:
+        """Stop as soon as the source yields; all that a source can be told that is shielded."""
         self._stopped = True
         self._unrestricted = False
+        if self.sink is not None:
+            self.sink.wake_feeders()
+
+    def stop(self) -> bool:
+        """Read no further; return whether the feeder ends at once, as no item waits for room."""
+        self.read_no_further()
         if self._in_source:
             self._scope.cancel()
-        elif self.sink is not None:
-            self.sink.wake_feeders()
         return not self._outbox.unsent
 
     async def _read_and_close(self) -> None:
-        # A generator may hold files, connections and scopes. It is closed inside the feeder's own
-        # scope, because its scopes were entered there.
+        # A generator is closed inside this scope, because its own scopes were entered here.
         with self._scope:
             if isinstance(self.source, AsyncIterable):
                 async_items = aiter(self.source)

@@ -75,6 +75,9 @@ class Feeds:
         """Let *feeder* read its source."""
         try:
             await feeder.run()
+        except BaseException:
+            self._completion.cut_sources += 1
+            raise
         finally:
             if feeder.detached and feeder.error is not None:
                 self.errors.append(feeder.error)
@@ -87,6 +90,11 @@ class Feeds:
         """Read no further."""
         for feeder in self._feeders:
             feeder.stop()
+
+    def note_cancellation(self) -> None:
+        """The run is being cancelled, but sources may be shielded from that."""
+        for feeder in self._feeders:
+            feeder.read_no_further()
 
     def close(self) -> None:
         """The run has ended: drop what refers to it."""

@@ -84,4 +84,6 @@ class Outbox:
                 self.unsent.popleft()
         finally:
             self._runs = False
+            # If this was cancelled, so is the run; the feeder may be shielded from that.
+            self.unsent.clear()
             self._all_sent.set()

@@ -83,6 +83,10 @@ class Run:
         self._host: Host | None = None
         self._pools: list[Pool] = []
 
+    def begin(self) -> None:
+        """Note that the current loop task starts the run, which another one may have defined."""
+        self._token.begin()
+
     async def execute(self) -> None:
         """
         Open the run, wait until everything that was fed is finished, and close the run.
@@ -110,7 +114,7 @@ class Run:
             self._close()
         if fatal:
             raise_errors(fatal, "the run was ended by several errors")
-        if self.completion.unfinished:
+        if self.completion.is_cut_short:
             raise_for_unexpected_end(self.state.lifecycle, self.completion)
 
     async def _open_and_watch(self) -> None:
@@ -143,6 +147,7 @@ class Run:
         for pool in reversed(self._pools):
             start_workers(pool)
         self._feeds.open(self._pools)
+        self._watch.callbacks.append(self._feeds.note_cancellation)
         if plan.source is not None:
             feeder = self._start_feeder(plan.source, plan.target, plan.priority)
             feeder.detached = True
@@ -159,6 +164,7 @@ class Run:
         # What refers to the run, or is of no use any more, such as the source.
         self._pools.clear()
         self._token.run = self._plan = None
+        self._watch.callbacks.clear()
         self._host = None
         self.state.lifecycle.advance(Phase.ENDED)
         for worker in (one for stage in self.state.stages for one in stage.workers):
@@ -240,7 +246,7 @@ class Run:
             )
         if not self.ended.is_set():  # its events belong to a loop, which may have ended as well
             await self.completion.idle.wait()
-        if self.ended.is_set() and self.completion.unfinished:
+        if self.ended.is_set() and self.completion.is_cut_short:
             raise_for_unexpected_end(self.state.lifecycle, self.completion)
 
     def finish(self) -> None:
@@ -287,5 +293,5 @@ class Run:
 
     def raise_for_early_end(self) -> None:
         """Raise if something ended the run early: see `raise_for_early_end()`."""
-        if self.completion.unfinished or self._feeds.errors:
+        if self.completion.is_cut_short or self._feeds.errors:
             raise_for_early_end(self.state.lifecycle, self.completion, self.take_source_errors())

@@ -65,6 +65,7 @@ class RunHost:
             self._errors += earlier.take_source_errors()
             self._earlier.remove(earlier)
         self.run = run
+        run.begin()
         self.group.start_soon(run.execute)
 
     async def __aenter__(self) -> RunHost:
@@ -181,7 +182,8 @@ class RunHost:
         except BaseExceptionGroup as errors:
             fatal = fatal_errors(errors)
             if is_error and exc is not None:
-                fatal.insert(0, exc)
+                # The body may have been given the error of the run already, by `join()`.
+                fatal = [exc, *(one for one in fatal if repr(one) != repr(exc))]
         finally:
             # The traceback of each error refers to this frame.
             del exc

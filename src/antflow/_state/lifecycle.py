@@ -110,6 +110,7 @@ class Completion:
         settled: Of those, how many are finished: their outcome is kept or handed over, and all
             callbacks and handlers have returned.
         feeders: How many sources are being read.
+        cut_sources: How many sources were not read to their end, and were not stopped either.
         pending_feeds: How many calls of ``feed()`` wait for the pools.
         is_open: Whether the pools have been built, and the run has not ended.
         ends_when_idle: Whether the run is to end as soon as it is idle.
@@ -123,6 +124,7 @@ class Completion:
     settled: int = field(default=0, init=False)
     feeders: int = field(default=0, init=False)
     pending_feeds: int = field(default=0, init=False)
+    cut_sources: int = field(default=0, init=False)
     is_open: bool = field(default=False, init=False)
     ends_when_idle: bool = field(default=False, init=False)
     idle: Event = field(factory=Event, init=False)
@@ -131,6 +133,11 @@ class Completion:
     def unfinished(self) -> int:
         """How many items were admitted and are not settled."""
         return self.admitted - self.settled
+
+    @property
+    def is_cut_short(self) -> bool:
+        """Whether items were not settled, or a source was not read to its end or to `stop()`."""
+        return self.unfinished > 0 or self.cut_sources > 0
 
     def settle(self) -> None:
         """Mark an item finished."""
