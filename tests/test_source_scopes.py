@@ -12,6 +12,8 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from antflow import Pipeline, PipelineError, PipelineResult, Stage, StatusEvent
+from antflow._model.record import Record
+from antflow._run.outbox import Outbox
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup, ExceptionGroup
@@ -303,3 +305,19 @@ async def test_an_error_of_a_source_that_is_closed_early_loses_no_item() -> None
     assert [str(error) for error in raised.value.exceptions] == ["closing"]
     assert pipeline.results.values == list(range(len(pipeline.results)))
     assert len(pipeline.results) >= 4
+
+
+async def test_handlers_are_not_left_unawaited_when_a_run_is_cancelled_before_it_sends() -> None:
+    """The loop task that was to wait for them may be cancelled before its first step."""
+    called: list[str] = []
+
+    async def handler() -> None:
+        called.append("handler")
+        raise OSError
+
+    outbox = Outbox(None)  # type: ignore[arg-type]
+    outbox.unsent.append((Record(0, "value"), False, handler()))
+    outbox.unsent.append((Record(1, "value"), True, None))
+    await outbox.drop()
+    assert called == ["handler"]
+    assert not outbox.unsent

@@ -162,8 +162,8 @@ def never_settle_skipped_items(patch: Patch) -> None:
 
 
 def drop_failures_from_ordered_streams(patch: Patch) -> None:
-    wrong = "None if self.sink.window else self.sink.put(record.result(error))"
-    edit(patch, StreamOutlet.hand_over_failure, {"self.sink.put(record.result(error))": wrong})
+    wrong = "None if self.sink.window else self.sink.put(record.result(failed))"
+    edit(patch, StreamOutlet.hand_over_failure, {"self.sink.put(record.result(failed))": wrong})
 
 
 def send_the_ticket_before_the_record_is_in_the_heap(patch: Patch) -> None:
