@@ -51,13 +51,13 @@ def clear_frames(error: BaseException) -> None:
 
 def _clear(frame: FrameType) -> None:
     # From Python 3.13 on, clear() refuses a suspended frame. Before, it closes the generator.
-    if sys.version_info < (3, 13) and _may_be_suspended(frame):
+    if sys.version_info < (3, 13) and _may_be_suspended(frame):  # pragma: no cover - until 3.12
         return
     with suppress(RuntimeError):  # it is executing, or suspended
         frame.clear()
 
 
-def _may_be_suspended(frame: FrameType) -> bool:
+def _may_be_suspended(frame: FrameType) -> bool:  # pragma: no cover - until 3.12
     """
     Return whether *frame* is, or may be, that of a suspended generator or coroutine.
 
